@@ -1,0 +1,117 @@
+# `make help` lists what there is. DEMO_DIR, FUZZTIME, SOAK_MINUTES and GO can be set on the command line.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The official installer puts Go where few shells look.
+export GO    ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
+DEMO_DIR     ?= demo
+FUZZTIME     ?= 20s
+SOAK_MINUTES ?= 30
+# Of one package, not of all of them: two slow cores under the race detector need more than the default 10 minutes.
+TEST_TIMEOUT ?= 15m
+
+# A C compiler, since SQLite and PKCS#11 are used through cgo.
+DEMO_PACKAGES := softhsm2 gcc libc6-dev
+TEST_PACKAGES := $(DEMO_PACKAGES) opensc p11-kit
+
+# Go stamps the commit into a binary, and fails where git refuses to answer (a checkout that another user owns, say).
+VCS   := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo auto || echo false)
+BUILD := $(GO) build -trimpath -buildvcs=$(VCS)
+
+GOLANGCI_VERSION := v2.15.0
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kernelgate
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo run
+demo: demo-deps build ## play four upgrades on software tokens and check the outcome (DEMO_DIR=demo)
+	$(GO) run ./test/demo -dir $(DEMO_DIR)
+
+run: demo-deps build ## the same, and keep serving until Ctrl-C
+	$(GO) run ./test/demo -dir $(DEMO_DIR) -serve
+
+.PHONY: build
+build: ## build bin/kernelgate, bin/kgctl and bin/kgverify
+	$(BUILD) -o bin/ ./cmd/kernelgate ./cmd/kgctl
+	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/kgverify
+
+.PHONY: test bench fuzz soak
+test: deps ## run every test, with the race detector
+	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+
+bench: deps ## run the benchmarks; ratios are measured within one run
+	$(GO) test -run '^$$' -bench . -benchmem -timeout $(TEST_TIMEOUT) ./...
+
+fuzz: deps ## run each fuzz target for FUZZTIME (20s)
+	@grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' . | sort | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$file"); do \
+			echo "$$target in $$(dirname "$$file")"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+		done; \
+	done
+
+soak: deps ## repeat the tests in random order for SOAK_MINUTES (30), to meet what fails rarely
+	@end=$$((SECONDS + 60 * $(SOAK_MINUTES))); round=0; \
+	while ((SECONDS < end)); do \
+		round=$$((round + 1)); echo "round $$round"; \
+		$(GO) test -race -count=1 -shuffle=on -timeout $(TEST_TIMEOUT) ./...; \
+	done
+
+.PHONY: generate
+generate: ## write the generated code anew
+	$(GO) generate ./...
+
+.PHONY: lint lint-format lint-vet lint-golangci lint-tidy lint-generated lint-dependencies
+lint: lint-format lint-vet lint-golangci lint-tidy lint-generated lint-dependencies ## check format, vet, golangci-lint, go.mod, generated code, docs/dependencies.md
+
+lint-format:
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
+	if [[ -n $$unformatted ]]; then echo "not in gofmt's form (gofmt -w FILE):"; echo "$$unformatted"; exit 1; fi
+
+lint-vet: demo-deps
+	$(GO) vet ./...
+
+# The linter must be built by a Go at least as new as the code that it reads, hence the key and GOTOOLCHAIN.
+lint-golangci: demo-deps
+	@version=$$($(GO) env GOVERSION); \
+	dir="$(CACHE)/golangci-lint-$(GOLANGCI_VERSION)-$$version"; \
+	if [[ ! -x $$dir/golangci-lint ]]; then \
+		echo "building golangci-lint $(GOLANGCI_VERSION) once into $$dir (some minutes)"; \
+		GOBIN="$$dir" GOTOOLCHAIN="$$version" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION); \
+	fi; \
+	PATH="$$($(GO) env GOROOT)/bin:$$PATH" "$$dir/golangci-lint" run ./...
+
+lint-tidy:
+	$(GO) mod tidy -diff
+
+# Compares before and after, not with git's index, so that it says the same in the middle of a change.
+lint-generated: demo-deps
+	@sums() { find . -name '*.gen.go' -exec sha256sum {} + | sort -k 2; }; \
+	before=$$(sums); $(GO) generate ./...; after=$$(sums); \
+	if [[ $$before != "$$after" ]]; then \
+		echo "generated code was stale and is written anew; commit it:"; \
+		diff <(echo "$$before") <(echo "$$after") || exit 1; \
+	fi
+
+# Direct dependencies and tools: every one has its sentence, and no sentence is about one that is gone.
+lint-dependencies:
+	@diff \
+		<({ $(GO) list -m -f '{{if not (or .Indirect .Main)}}{{.Path}}{{end}}' all; \
+			$(GO) list -f '{{.Module.Path}}' tool 2>/dev/null; } | sed '/^$$/d' | LC_ALL=C sort -u) \
+		<(sed -nE 's/^- `([^`]+)`.*/\1/p' docs/dependencies.md | LC_ALL=C sort -u) \
+		|| { echo "go.mod (<) and docs/dependencies.md (>) name different dependencies"; exit 1; }
+
+.PHONY: deps demo-deps
+deps: ## install what the tests need (apt-get; elsewhere it says what is missing)
+	@.ci/deps $(TEST_PACKAGES)
+
+demo-deps:
+	@.ci/deps $(DEMO_PACKAGES)
+
+.PHONY: clean
+clean: ## remove bin/ and demo/
+	rm -rf bin demo
