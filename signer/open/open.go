@@ -1,0 +1,62 @@
+// Package open turns a key's URI into a signer, whatever the backend.
+package open
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/filekey"
+	"github.com/kernelgate/kernelgate/signer/pkcs11"
+)
+
+// Options are what a URI does not say. Backends ignore what is not theirs.
+type Options struct {
+	// KeyID, if set, is the key expected: another is refused (signer.ErrKey).
+	KeyID string
+	// PIN asks for a token's PIN where the URI has no pin-source.
+	PIN func(ctx context.Context, token string) ([]byte, error)
+	// CallTimeout is how long one call to the device may take; 0 is the backend's default.
+	CallTimeout time.Duration
+	// OnStuck is called when a call that cannot be cancelled outlasts
+	// CallTimeout: a process that only signs should exit then.
+	OnStuck func()
+}
+
+// Schemes are the URI schemes that Open knows.
+func Schemes() []string { return []string{pkcs11.Scheme, filekey.Scheme} }
+
+// Open opens the key that uri names. What it returns checks each signature
+// (signer.Verified). Errors never hold the URI's pin-source.
+func Open(ctx context.Context, uri string, opts Options) (signer.Signer, error) {
+	switch {
+	case strings.HasPrefix(uri, pkcs11.Scheme):
+		u, err := pkcs11.ParseURI(uri)
+		if err != nil {
+			return nil, err
+		}
+		return pkcs11.Open(ctx, u, pkcs11.Options{PIN: opts.PIN, KeyID: opts.KeyID, CallTimeout: opts.CallTimeout, OnStuck: opts.OnStuck})
+	case strings.HasPrefix(uri, filekey.Scheme):
+		u, err := filekey.ParseURI(uri)
+		if err != nil {
+			return nil, err
+		}
+		s, err := filekey.Open(u)
+		if err != nil {
+			return nil, err
+		}
+		return expect(s, opts.KeyID)
+	}
+	return nil, fmt.Errorf("a key's URI begins with one of: %s", strings.Join(Schemes(), " "))
+}
+
+// expect closes and refuses a signer whose key is not the one expected.
+func expect(s signer.Signer, keyID string) (signer.Signer, error) {
+	if keyID == "" || s.Public().KeyID() == keyID {
+		return s, nil
+	}
+	defer s.Close()
+	return nil, fmt.Errorf("%w: the file holds key %s, not %s, which is expected", signer.ErrKey, s.Public().KeyID(), keyID)
+}

@@ -1,0 +1,29 @@
+package pkcs11
+
+import (
+	"context"
+	"testing"
+
+	"github.com/kernelgate/kernelgate/signer"
+)
+
+// RawSigner opens a key without the check of signatures, for benchmarks.
+func RawSigner(ctx context.Context, u URI, opts Options) (signer.Signer, error) {
+	return openKey(ctx, u, opts)
+}
+
+// ForgetLogin restarts the module at path, as
+// recovery does, so that the next signature has to log in.
+func ForgetLogin(t testing.TB, path string) {
+	t.Helper()
+	m, err := loadModule(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.mu.Lock()
+	m.lastReset = m.lastReset.Add(-resetInterval)
+	m.mu.Unlock()
+	if err := m.reset(m.epoch.Load()); err != nil {
+		t.Fatal(err)
+	}
+}
