@@ -27,3 +27,14 @@ func ForgetLogin(t testing.TB, path string) {
 		t.Fatal(err)
 	}
 }
+
+// HoldSession takes a raw signer's session until the function is called.
+func HoldSession(t testing.TB, s signer.Signer) (giveBack func()) {
+	t.Helper()
+	pool := s.(*key).token.pool
+	held, err := pool.take(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { pool.give(held) }
+}

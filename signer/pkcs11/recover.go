@@ -26,10 +26,10 @@ func least(err error) tier {
 	switch {
 	case isPIN(err), errors.Is(err, signer.ErrKey), errors.Is(err, signer.ErrBadSignature):
 		return tierNone
-	case errors.Is(err, errAbsent), errors.As(err, new(noKeyError)),
-		is(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED):
+	case errors.Is(err, errAbsent), is(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED):
 		return tierModule
-	case is(err, p11.CKR_USER_NOT_LOGGED_IN, p11.CKR_TOKEN_NOT_PRESENT, p11.CKR_TOKEN_NOT_RECOGNIZED,
+	// Private keys are not seen where nobody is logged in.
+	case errors.As(err, new(noKeyError)), is(err, p11.CKR_USER_NOT_LOGGED_IN, p11.CKR_TOKEN_NOT_PRESENT, p11.CKR_TOKEN_NOT_RECOGNIZED,
 		p11.CKR_DEVICE_REMOVED, p11.CKR_SLOT_ID_INVALID):
 		return tierLogin
 	case is(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_OBJECT_HANDLE_INVALID,
