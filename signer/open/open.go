@@ -23,6 +23,8 @@ type Options struct {
 	// OnStuck is called when a call that cannot be cancelled outlasts
 	// CallTimeout: a process that only signs should exit then.
 	OnStuck func()
+	// Inline: see pkcs11.Options.
+	Inline bool
 }
 
 // Schemes are the URI schemes that Open knows.
@@ -37,7 +39,8 @@ func Open(ctx context.Context, uri string, opts Options) (signer.Signer, error) 
 		if err != nil {
 			return nil, err
 		}
-		return pkcs11.Open(ctx, u, pkcs11.Options{PIN: opts.PIN, KeyID: opts.KeyID, CallTimeout: opts.CallTimeout, OnStuck: opts.OnStuck})
+		return pkcs11.Open(ctx, u, pkcs11.Options{PIN: opts.PIN, KeyID: opts.KeyID,
+			CallTimeout: opts.CallTimeout, OnStuck: opts.OnStuck, Inline: opts.Inline})
 	case strings.HasPrefix(uri, filekey.Scheme):
 		u, err := filekey.ParseURI(uri)
 		if err != nil {

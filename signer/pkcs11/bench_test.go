@@ -18,13 +18,19 @@ import (
 // benchSessions is how many sessions both sides of the comparison have.
 const benchSessions = 8
 
-// BenchmarkSignP256 signs with and without this package on the same token in
+// BenchmarkSignP256 is the guard's way: calls on the caller's goroutine.
+func BenchmarkSignP256(b *testing.B) { benchmarkSignP256(b, pkcs11.Options{Inline: true}) }
+
+// BenchmarkSignP256Apart is the default: calls that the caller can leave.
+func BenchmarkSignP256Apart(b *testing.B) { benchmarkSignP256(b, pkcs11.Options{}) }
+
+// benchmarkSignP256 signs with and without this package on the same token in
 // the same run, turn about, and prints the ratio of their speeds (signer over
 // bare loop; more is better). The check of signatures is left out of both.
-func BenchmarkSignP256(b *testing.B) {
+func benchmarkSignP256(b *testing.B, opts pkcs11.Options) {
 	key := newKey(b, newToken(b, newEnv(b), "bench"), "k", 1, signer.ECDSAP256SHA256)
 	key.URI.MaxSessions = benchSessions
-	s, err := pkcs11.RawSigner(context.Background(), key.URI, pkcs11.Options{})
+	s, err := pkcs11.RawSigner(context.Background(), key.URI, opts)
 	if err != nil {
 		b.Fatal(err)
 	}

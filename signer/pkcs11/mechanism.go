@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"encoding/asn1"
 	"fmt"
 	"math/big"
 
@@ -70,11 +69,24 @@ func output(key signer.PublicKey, raw []byte) ([]byte, error) {
 	if len(raw) == 0 || len(raw)%2 != 0 || half > (n.BitLen()+7)/8 {
 		return nil, fmt.Errorf("%w: ECDSA signature of %d bytes is not r and s", signer.ErrBadSignature, len(raw))
 	}
-	r, s := new(big.Int).SetBytes(raw[:half]), new(big.Int).SetBytes(raw[half:])
+	s := new(big.Int).SetBytes(raw[half:])
 	if other := new(big.Int).Sub(n, s); other.Sign() > 0 && other.Cmp(s) < 0 {
 		s = other // -s signs too; the protocol's signers emit the smaller
 	}
-	return asn1.Marshal(struct{ R, S *big.Int }{r, s})
+	body := appendInteger(make([]byte, 0, len(raw)+6), raw[:half])
+	body = appendInteger(body, s.Bytes())
+	return append([]byte{0x30, byte(len(body))}, body...), nil // at most 102 bytes: a short length
+}
+
+// appendInteger appends a DER INTEGER of at most 127 bytes.
+func appendInteger(der, value []byte) []byte {
+	value = bytes.TrimLeft(value, "\x00")
+	if len(value) == 0 || value[0] >= 0x80 {
+		der = append(der, 0x02, byte(len(value)+1), 0)
+	} else {
+		der = append(der, 0x02, byte(len(value)))
+	}
+	return append(der, value...)
 }
 
 // checkMechanism says in plain words when a token cannot sign so.

@@ -29,8 +29,7 @@ type module struct {
 	life sync.RWMutex
 	// epoch grows with each Initialize: older handles are void.
 	epoch atomic.Uint64
-	// stuck counts the calls that are over their time limit now.
-	stuck atomic.Int32
+	watchdog
 
 	mu        sync.Mutex // guards what follows; taken before life
 	refs      int
@@ -143,20 +142,4 @@ func (m *module) reset(seen uint64) error {
 		_ = m.c.Finalize() // what is broken may not finalize cleanly
 	}
 	return m.initialize()
-}
-
-// watch counts a call as stuck, and says so, when done is not called within
-// limit. A call that returns later after all is counted out again.
-func (m *module) watch(limit time.Duration, onStuck func()) (done func()) {
-	timer := time.AfterFunc(limit, func() {
-		m.stuck.Add(1)
-		if onStuck != nil {
-			onStuck()
-		}
-	})
-	return func() {
-		if !timer.Stop() {
-			m.stuck.Add(-1)
-		}
-	}
 }

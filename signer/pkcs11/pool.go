@@ -23,20 +23,35 @@ type session struct {
 	lent   bool // handle is gen.login, and gen.lent is held
 }
 
-// pool holds as many permits as the token may have sessions of ours.
+// pool holds as many permits as the token may have sessions of ours, and as
+// many goroutines, which make the calls: a caller has to be able to leave one
+// behind, and a new goroutine for each call costs a tenth of a signature.
 type pool struct {
 	free    chan *session
+	jobs    chan func()
 	waiting atomic.Int32
 	queue   int32 // most callers that wait
 }
 
 func newPool(size, queue int) *pool {
-	p := &pool{free: make(chan *session, size), queue: int32(queue)}
+	p := &pool{free: make(chan *session, size), jobs: make(chan func(), size), queue: int32(queue)}
 	for range size {
 		p.free <- &session{}
+		go func() {
+			for job := range p.jobs {
+				job()
+			}
+		}()
 	}
 	return p
 }
+
+// run hands job, which holds a permit, to a goroutine of the pool. There are
+// no more jobs than permits, so it does not wait.
+func (p *pool) run(job func()) { p.jobs <- job }
+
+// stop ends the goroutines, each after its job.
+func (p *pool) stop() { close(p.jobs) }
 
 // take waits for a permit until ctx ends. Where too many wait already it
 // returns signer.ErrBusy at once.

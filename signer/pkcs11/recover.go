@@ -105,12 +105,12 @@ func (k *key) repair(how tier, s *session, gen *generation) error {
 		if gen != nil {
 			seen = gen.epoch
 		}
-		defer m.watch(k.opts.CallTimeout, k.opts.OnStuck)()
+		defer m.end(m.watch(k.opts.CallTimeout, k.opts.OnStuck))
 		return m.reset(seen)
 	}
 	m.life.RLock()
 	defer m.life.RUnlock()
-	defer m.watch(k.opts.CallTimeout, k.opts.OnStuck)()
+	defer m.end(m.watch(k.opts.CallTimeout, k.opts.OnStuck))
 	s.discard(m.c, gen)
 	k.handle.Store(nil)
 	if how == tierLogin {

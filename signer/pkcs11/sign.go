@@ -61,17 +61,25 @@ func (k *key) Sign(ctx context.Context, message []byte) ([]byte, error) {
 		k.ops.Done()
 		return nil, err
 	}
+	if k.opts.Inline {
+		defer k.ops.Done()
+		return k.signRecovering(ctx, s, input(k.algorithm, message))
+	}
+	return k.signApart(ctx, s, input(k.algorithm, message))
+}
+
+// signApart signs on a goroutine of the pool, which the caller can leave.
+func (k *key) signApart(ctx context.Context, s *session, data []byte) ([]byte, error) {
 	type result struct {
 		sig []byte
 		err error
 	}
 	done := make(chan result, 1)
-	data := input(k.algorithm, message)
-	go func() {
+	k.token.pool.run(func() {
 		defer k.ops.Done()
 		sig, err := k.signRecovering(ctx, s, data)
 		done <- result{sig, err}
-	}()
+	})
 	select {
 	case r := <-done:
 		return r.sig, r.err
@@ -96,7 +104,7 @@ func (k *key) attempt(s *session, data []byte) (sig []byte, gen *generation, err
 	m := k.token.module
 	m.life.RLock()
 	defer m.life.RUnlock()
-	defer m.watch(k.opts.CallTimeout, k.opts.OnStuck)()
+	defer m.end(m.watch(k.opts.CallTimeout, k.opts.OnStuck))
 	if gen, err = k.token.current(k.pin); err != nil {
 		return nil, nil, err
 	}

@@ -72,6 +72,7 @@ func (t *token) leave() {
 	if last {
 		delete(m.tokens, t.id)
 		close(t.stop)
+		t.pool.stop()
 	}
 	m.mu.Unlock()
 	if !last || m.stuck.Load() > 0 {
@@ -174,6 +175,6 @@ func (t *token) touch(opts Options) {
 		return
 	}
 	defer gen.lent.Unlock()
-	defer m.watch(opts.CallTimeout, opts.OnStuck)()
+	defer m.end(m.watch(opts.CallTimeout, opts.OnStuck))
 	_, _ = m.c.GenerateRandom(gen.login, 8)
 }
