@@ -1,0 +1,219 @@
+// Package auditlog is the audit log's form and proofs (PROTOCOL section 10):
+// events, the event keys that sign them, RFC 6962 leaves and checkpoints. It is
+// pure; the tables that hold a log are storage's.
+package auditlog
+
+import (
+	"context"
+	"encoding/base64"
+	"regexp"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
+)
+
+// The event types of PROTOCOL section 10.
+const (
+	UpgradeCreated            = "upgrade.created"
+	UpgradeTestsReported      = "upgrade.tests_reported"
+	UpgradePaused             = "upgrade.paused"
+	UpgradePendingApproval    = "upgrade.pending_approval"
+	UpgradeTestsRequested     = "upgrade.tests_requested"
+	ApprovalSubmitted         = "approval.submitted"
+	ApprovalRejected          = "approval.rejected"
+	ApprovalInvalid           = "approval.invalid"
+	ApprovalStale             = "approval.stale"
+	UpgradeQuorumReached      = "upgrade.quorum_reached"
+	UpgradeApplying           = "upgrade.applying"
+	UpgradeApplied            = "upgrade.applied"
+	UpgradeApplyFailed        = "upgrade.apply_failed"
+	UpgradeEmergencyApplied   = "upgrade.emergency_applied"
+	UpgradeRatified           = "upgrade.ratified"
+	UpgradeRatificationFailed = "upgrade.ratification_failed"
+	UpgradeCanaryPassed       = "upgrade.canary_passed"
+	UpgradeCanaryFailed       = "upgrade.canary_failed"
+	UpgradeRollback           = "upgrade.rollback"
+	UpgradeCompleted          = "upgrade.completed"
+	UpgradeRejected           = "upgrade.rejected"
+	UpgradeExpired            = "upgrade.expired"
+	RegistryUpdated           = "registry.updated"
+	RegistryKeySuspended      = "registry.key_suspended"
+	KeyDelegated              = "audit.key_delegated"
+	GuardDenied               = "guard.denied"
+)
+
+// The names of members of an event's data.
+const (
+	DataRecordDigest = "recordDigest" // the digest of the record that the event is about
+	DataBundleDigest = "bundleDigest" // of upgrade.applying and upgrade.ratified
+	DataDelegation   = "delegation"   // base64 of the event-key envelope, of audit.key_delegated
+)
+
+// Event is one event's payload.
+type Event struct {
+	Actor     envelope.ID     `json:"actor"`
+	Data      Data            `json:"data"`
+	KernelID  envelope.ID     `json:"kernelId"`
+	KeyID     envelope.KeyID  `json:"keyId"`
+	PrevHash  envelope.Digest `json:"prevHash"` // zero at seq 0
+	Seq       int64           `json:"seq"`
+	Time      envelope.Time   `json:"time"`
+	Type      string          `json:"type"`
+	UpgradeID envelope.UUID   `json:"upgradeId,omitzero"`
+}
+
+// Data is an event's data: string, int64 (an Int), bool or []string by name.
+type Data map[string]any
+
+// MarshalJSON writes the data with its names in order.
+func (d Data) MarshalJSON() ([]byte, error) {
+	data, err := json.Marshal(map[string]any(d), json.Deterministic(true))
+	if err != nil {
+		return nil, err
+	}
+	value := jsontext.Value(data)
+	return value, value.Canonicalize()
+}
+
+// UnmarshalJSON accepts exactly the kinds of values that data may have.
+func (d *Data) UnmarshalJSON(b []byte) error {
+	var raw map[string]jsontext.Value
+	if err := json.Unmarshal(b, &raw); err != nil {
+		return err
+	}
+	if raw == nil {
+		return failure.New(failure.FieldInvalid, "data is not an object")
+	}
+	*d = make(Data, len(raw))
+	for name, value := range raw {
+		v, err := dataValue(value)
+		if err != nil {
+			return failure.New(failure.FieldInvalid, "data.%.80s: %w", name, err)
+		}
+		(*d)[name] = v
+	}
+	return nil
+}
+
+func dataValue(value jsontext.Value) (any, error) {
+	switch value.Kind() {
+	case '"':
+		var s string
+		return s, json.Unmarshal(value, &s)
+	case 't', 'f':
+		return value.Kind() == 't', nil
+	case '0':
+		var n int64
+		if err := json.Unmarshal(value, &n); err != nil {
+			return nil, err
+		}
+		return n, envelope.CheckInt("number", n, 0, envelope.MaxInt)
+	case '[':
+		list := []string{}
+		var raw []jsontext.Value
+		if err := json.Unmarshal(value, &raw); err != nil {
+			return nil, err
+		}
+		for _, v := range raw {
+			if v.Kind() != '"' {
+				return nil, failure.New(failure.FieldInvalid, "lists hold strings only")
+			}
+		}
+		return list, json.Unmarshal(value, &list)
+	}
+	return nil, failure.New(failure.FieldInvalid, "neither a string, an Int, a bool nor a list of strings")
+}
+
+// Text is the string of this name, "" where there is none.
+func (d Data) Text(name string) string {
+	s, _ := d[name].(string)
+	return s
+}
+
+var eventType = regexp.MustCompile(`^[a-z]+\.[a-z_]+$`)
+
+func (e *Event) check() error {
+	if err := envelope.CheckInt("seq", e.Seq, 0, envelope.MaxInt); err != nil {
+		return err
+	}
+	if e.Seq == 0 && e.PrevHash != (envelope.Digest{}) {
+		return failure.New(failure.AuditChainBroken, "the first event follows another")
+	}
+	if !eventType.MatchString(e.Type) {
+		return failure.New(failure.FieldInvalid, "event type %.80q is malformed", e.Type)
+	}
+	return nil
+}
+
+// SealEvent signs an event with its event key. Its leaf is the envelope's
+// Bytes, its hash the envelope's PayloadDigest.
+func SealEvent(ctx context.Context, s signer.Signer, e Event) (envelope.Envelope, error) {
+	e.KeyID = envelope.KeyID(s.Public().KeyID())
+	if e.Data == nil {
+		e.Data = Data{}
+	}
+	if err := e.check(); err != nil {
+		return envelope.Envelope{}, err
+	}
+	return envelope.Seal(ctx, s, envelope.TypeAuditEvent, e)
+}
+
+// ParseLeaf parses a leaf: the canonical bytes of an event's envelope. It does
+// not verify the signature; VerifyEvent does.
+func ParseLeaf(leaf []byte) (Event, envelope.Envelope, error) {
+	var e Event
+	env, err := envelope.Parse(leaf)
+	if err != nil {
+		return e, env, err
+	}
+	if string(env.Bytes()) != string(leaf) {
+		return e, env, failure.New(failure.PayloadNotCanonical, "the leaf is not in RFC 8785 form")
+	}
+	if err := env.Expect(envelope.TypeAuditEvent); err != nil {
+		return e, env, err
+	}
+	sig, err := env.Single()
+	if err != nil {
+		return e, env, err
+	}
+	if err := envelope.DecodeCanonical(env.Payload, envelope.MaxPayload, &e); err != nil {
+		return e, env, err
+	}
+	if e.KeyID != sig.KeyID {
+		return e, env, failure.New(failure.BindingMismatch, "the event names another key than its signature")
+	}
+	return e, env, e.check()
+}
+
+// VerifyEvent checks an event's signature by a delegated event key, inside
+// that key's validity.
+func VerifyEvent(e Event, env envelope.Envelope, key EventKey) error {
+	if e.KernelID != key.KernelID || e.KeyID != key.EventKeyID {
+		return failure.New(failure.BindingMismatch, "the event is not of this Kernel and event key")
+	}
+	if e.Time.Before(key.NotBefore) || e.Time.After(key.NotAfter) {
+		return failure.New(failure.KeyOutsideValidity, "event %d was signed at %s, outside the validity of its event key", e.Seq, e.Time)
+	}
+	if len(env.Signatures) != 1 || env.Signatures[0].WebAuthn != nil {
+		return failure.New(failure.EnvelopeMalformed, "an event has one plain signature")
+	}
+	return signer.Verify(signer.Ed25519, key.Public, env.PAE(), env.Signatures[0].Sig)
+}
+
+// LeafHash is the RFC 6962 hash of a leaf.
+func LeafHash(leaf []byte) tlog.Hash { return tlog.RecordHash(leaf) }
+
+// Delegation is the event-key envelope that an audit.key_delegated event carries.
+func (e Event) Delegation() (envelope.Envelope, error) {
+	text := e.Data.Text(DataDelegation)
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil || base64.StdEncoding.EncodeToString(raw) != text {
+		return envelope.Envelope{}, failure.New(failure.FieldInvalid, "data.delegation is not base64")
+	}
+	return envelope.Parse(raw)
+}
