@@ -11,14 +11,15 @@ import (
 )
 
 const (
-	// PoolSize and Quorum are constants of the format, not settings.
+	// PoolSize is how many approvers there are: a constant of the format, not a setting.
 	PoolSize = 5
-	Quorum   = 3
+	// Quorum is how many of them must agree: a constant likewise.
+	Quorum = 3
 	// MaxDocument is the size limit of a registry document, in bytes.
 	MaxDocument = 1 << 20
-	// MaxKeys is the most keys that one person has, MaxKernelKeys the most of
-	// one of the Kernel's two kinds.
-	MaxKeys       = 8
+	// MaxKeys is the most keys that one person has.
+	MaxKeys = 8
+	// MaxKernelKeys is the most keys that the Kernel has of one of its two kinds.
 	MaxKernelKeys = 4
 )
 

@@ -103,7 +103,7 @@ func (t *Token) generateEd25519(c *p11.Ctx, pin, label string, id []byte) error 
 		return err
 	}
 	defer c.CloseSession(session)
-	if err := c.Login(session, p11.CKU_USER, pin); err != nil && err != p11.Error(p11.CKR_USER_ALREADY_LOGGED_IN) {
+	if err := c.Login(session, p11.CKU_USER, pin); err != nil && !errors.Is(err, p11.Error(p11.CKR_USER_ALREADY_LOGGED_IN)) {
 		return err
 	}
 	common := []*p11.Attribute{

@@ -115,7 +115,7 @@ func (e *Env) withModule(f func(*p11.Ctx) error) error {
 	switch {
 	case err == nil:
 		defer c.Finalize()
-	case err != p11.Error(p11.CKR_CRYPTOKI_ALREADY_INITIALIZED):
+	case !errors.Is(err, p11.Error(p11.CKR_CRYPTOKI_ALREADY_INITIALIZED)):
 		return fmt.Errorf("initialise %s: %w", e.Module, err)
 	}
 	return f(c)

@@ -134,7 +134,7 @@ func read(name string, stdin io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	return io.ReadAll(io.LimitReader(f, upgrade.MaxBundle+1))
 }
 
@@ -143,7 +143,7 @@ func hash(name string) (envelope.Digest, error) {
 	if err != nil {
 		return envelope.Digest{}, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return envelope.Digest{}, err

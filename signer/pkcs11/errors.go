@@ -11,8 +11,8 @@ import (
 	"github.com/kernelgate/kernelgate/signer"
 )
 
-// ErrStuck: a call into the module did not return in time. It cannot be
-// cancelled, and it may hold the module's locks: a process that only signs
+// ErrStuck says that a call into the module did not return in time. It cannot
+// be cancelled, and it may hold the module's locks: a process that only signs
 // should end and be started again. Errors that wrap it wrap
 // signer.ErrUnavailable too.
 var ErrStuck = errors.New("the PKCS#11 module does not return from a call")

@@ -90,7 +90,7 @@ func readPINFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("PIN file: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // only read
 	info, err := file.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("PIN file: %w", err)

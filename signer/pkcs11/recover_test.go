@@ -240,7 +240,7 @@ func TestModuleIsFinalizedByTheLastClose(t *testing.T) {
 	if err := second.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.GetInfo(); err != p11.Error(p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+	if _, err := c.GetInfo(); !errors.Is(err, p11.Error(p11.CKR_CRYPTOKI_NOT_INITIALIZED)) {
 		t.Fatalf("after the last Close: got %v, want CKR_CRYPTOKI_NOT_INITIALIZED", err)
 	}
 }

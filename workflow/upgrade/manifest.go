@@ -3,6 +3,7 @@ package upgrade
 import (
 	"slices"
 
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 )
@@ -20,7 +21,7 @@ const (
 
 // KernelID is the reserved ID of the Kernel itself: holder of its keys, and
 // proposer of its own rollbacks.
-const KernelID envelope.ID = "kernel"
+const KernelID = keyregistry.KernelHolder
 
 // Revision is the patchHash live at a target, or None.
 type Revision string

@@ -4,9 +4,10 @@
 // verdicts out; time is always an argument.
 package upgrade
 
-// Quorum is how many distinct persons must agree. The pool is five. Both are
-// constants of the format, not settings.
-const Quorum = 3
+import "github.com/kernelgate/kernelgate/keyregistry"
+
+// Quorum is how many distinct persons must agree.
+const Quorum = keyregistry.Quorum
 
 // Skew is how far, in seconds, clocks of honest machines may differ.
 const Skew = 300
