@@ -1,4 +1,4 @@
-# `make help` lists what there is. DEMO_DIR, FUZZTIME, SOAK_MINUTES and GO can be set on the command line.
+# `make help` lists what there is. FUZZTIME, SOAK_MINUTES and GO can be set on the command line.
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -6,15 +6,14 @@ SHELL       := bash
 
 # The official installer puts Go where few shells look.
 export GO    ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
-DEMO_DIR     ?= demo
 FUZZTIME     ?= 20s
 SOAK_MINUTES ?= 30
 # Of one package, not of all of them: two slow cores under the race detector need more than the default 10 minutes.
 TEST_TIMEOUT ?= 15m
 
 # A C compiler, since SQLite and PKCS#11 are used through cgo.
-DEMO_PACKAGES := softhsm2 gcc libc6-dev
-TEST_PACKAGES := $(DEMO_PACKAGES) opensc p11-kit
+BUILD_PACKAGES := softhsm2 gcc libc6-dev
+TEST_PACKAGES := $(BUILD_PACKAGES) opensc p11-kit
 
 # Go stamps the commit into a binary, and fails where git refuses to answer (a checkout that another user owns, say).
 VCS   := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo auto || echo false)
@@ -27,16 +26,9 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kernelgate
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo run
-demo: demo-deps build ## play four upgrades on software tokens and check the outcome (DEMO_DIR=demo)
-	$(GO) run ./test/demo -dir $(DEMO_DIR)
-
-run: demo-deps build ## the same, and keep serving until Ctrl-C
-	$(GO) run ./test/demo -dir $(DEMO_DIR) -serve
-
 .PHONY: build
-build: ## build bin/kernelgate, bin/kgctl and bin/kgverify
-	$(BUILD) -o bin/ ./cmd/kernelgate ./cmd/kgctl
+build: build-deps ## build the commands into bin/
+	$(BUILD) -o bin/ ./cmd/...
 	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/kgverify
 
 .PHONY: test bench fuzz soak
@@ -72,11 +64,11 @@ lint-format:
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
 	if [[ -n $$unformatted ]]; then echo "not in gofmt's form (gofmt -w FILE):"; echo "$$unformatted"; exit 1; fi
 
-lint-vet: demo-deps
+lint-vet: build-deps
 	$(GO) vet ./...
 
 # The linter must be built by a Go at least as new as the code that it reads, hence the key and GOTOOLCHAIN.
-lint-golangci: demo-deps
+lint-golangci: build-deps
 	@version=$$($(GO) env GOVERSION); \
 	dir="$(CACHE)/golangci-lint-$(GOLANGCI_VERSION)-$$version"; \
 	if [[ ! -x $$dir/golangci-lint ]]; then \
@@ -89,7 +81,7 @@ lint-tidy:
 	$(GO) mod tidy -diff
 
 # Compares before and after, not with git's index, so that it says the same in the middle of a change.
-lint-generated: demo-deps
+lint-generated: build-deps
 	@sums() { find . -name '*.gen.go' -exec sha256sum {} + | sort -k 2; }; \
 	before=$$(sums); $(GO) generate ./...; after=$$(sums); \
 	if [[ $$before != "$$after" ]]; then \
@@ -105,13 +97,13 @@ lint-dependencies:
 		<(sed -nE 's/^- `([^`]+)`.*/\1/p' docs/dependencies.md | LC_ALL=C sort -u) \
 		|| { echo "go.mod (<) and docs/dependencies.md (>) name different dependencies"; exit 1; }
 
-.PHONY: deps demo-deps
+.PHONY: deps build-deps
 deps: ## install what the tests need (apt-get; elsewhere it says what is missing)
 	@.ci/deps $(TEST_PACKAGES)
 
-demo-deps:
-	@.ci/deps $(DEMO_PACKAGES)
+build-deps:
+	@.ci/deps $(BUILD_PACKAGES)
 
 .PHONY: clean
-clean: ## remove bin/ and demo/
-	rm -rf bin demo
+clean: ## remove bin/
+	rm -rf bin
