@@ -2,6 +2,9 @@ package upgrade_test
 
 import (
 	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -71,6 +74,23 @@ func preapprovedFile(after int64) build {
 	}
 }
 
+// write makes the examples anew that kgverify is tested with. Their keys are
+// forgotten at the end of the run.
+var write = flag.String("write", "", "directory to write the valid bundle files to")
+
+func writeExample(t *testing.T, name string, w *world, data []byte) {
+	t.Helper()
+	if *write == "" {
+		return
+	}
+	name = filepath.Join(*write, strings.NewReplacer(" ", "-", ",", "").Replace(name))
+	for suffix, content := range map[string][]byte{".bundle.json": data, ".root.txt": []byte(w.root.String() + "\n")} {
+		if err := os.WriteFile(name+suffix, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestValidFiles(t *testing.T) {
 	for name, c := range map[string]struct {
 		build     build
@@ -88,6 +108,7 @@ func TestValidFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			data := c.build(w)
+			writeExample(t, name, w, data)
 			v, err := upgrade.VerifyFile(data, w.root, c.withAudit)
 			if err != nil {
 				t.Fatal(err)

@@ -198,7 +198,7 @@ func (w *world) newManifest(hook func(*upgrade.Manifest)) envelope.Envelope {
 // decodeManifest parses without a check, since forgers do not check.
 func decodeManifest(env envelope.Envelope) *upgrade.Manifest {
 	m := new(upgrade.Manifest)
-	return must(m, envelope.DecodeCanonical(env.Payload, envelope.MaxPayload, m))()
+	return must(m, envelope.DecodeForeign(env.Payload, m))()
 }
 
 func signerOf(m *upgrade.Manifest) envelope.ID {
