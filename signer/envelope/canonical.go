@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -48,10 +49,37 @@ func DecodeCanonical(data []byte, limit int, v any) error {
 	if !bytes.Equal(canonical, data) {
 		return failure.New(failure.PayloadNotCanonical, "the bytes differ from their RFC 8785 form")
 	}
+	if err := checkTokens(data); err != nil {
+		return err
+	}
 	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
 		return failure.As(failure.PayloadMalformed, err)
 	}
 	return checkRoundTrip(data, v)
+}
+
+// checkTokens refuses what no type can: a number of canonical JSON that is no
+// Int (negative, or over MaxInt), and nesting deeper than MaxNesting.
+func checkTokens(canonical []byte) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(canonical))
+	for {
+		token, err := d.ReadToken()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return failure.New(failure.PayloadMalformed, "not strict JSON: %w", err)
+		}
+		if d.StackDepth() > MaxNesting {
+			return failure.New(failure.PayloadMalformed, "nested deeper than %d", MaxNesting)
+		}
+		if token.Kind() != '0' {
+			continue
+		}
+		if n, err := strconv.ParseUint(token.String(), 10, 64); err != nil || n > MaxInt {
+			return failure.New(failure.FieldInvalid, "%.40q is not a whole number from 0 to 2^53-1", token.String())
+		}
+	}
 }
 
 // checkRoundTrip refuses what the typed value does not say in the same bytes:
