@@ -1,0 +1,153 @@
+package workflow
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// The kinds of records.
+const (
+	KindManifest       = "manifest"
+	KindApproval       = "approval"
+	KindRejection      = "rejection"
+	KindTestRequest    = "test-request"
+	KindTestResult     = "test-result"
+	KindPolicyDecision = "policy-decision"
+	KindQuorumBundle   = "quorum-bundle"
+	KindAppliedRecord  = "applied-record"
+)
+
+// dossier is all that is known of one upgrade, as of one transaction.
+type dossier struct {
+	Upgrade
+	reg       *keyregistry.Registry
+	manifest  *upgrade.Manifest
+	envelope  envelope.Envelope // the manifest's
+	decisions []upgrade.Decision
+	tests     map[string]test // the newest result by name
+	policy    *upgrade.PolicyDecision
+	bundle    []byte // the newest quorum bundle
+	record    *envelope.Envelope
+	suspended upgrade.Suspended
+}
+
+type test struct {
+	upgrade.TestResult
+	envelope envelope.Envelope
+}
+
+func (e *Engine) load(r Reader, id envelope.UUID, now envelope.Time) (*dossier, error) {
+	u, err := r.Upgrade(id)
+	if err != nil {
+		return nil, err
+	}
+	d := &dossier{Upgrade: u, tests: map[string]test{}}
+	regs, err := e.registries(r)
+	if err != nil {
+		return nil, err
+	}
+	d.reg = regs.Last()
+	if d.suspended, err = suspensions(r, d.reg); err != nil {
+		return nil, err
+	}
+	records, err := r.Records(id)
+	if err != nil {
+		return nil, err
+	}
+	for _, rec := range records {
+		if err := d.add(rec, now); err != nil {
+			return nil, fmt.Errorf("stored %s %s: %w", rec.Kind, rec.Digest, err)
+		}
+	}
+	if d.manifest == nil {
+		return nil, fmt.Errorf("upgrade %s has no manifest in the store", id)
+	}
+	d.dropSuspended()
+	return d, nil
+}
+
+func (d *dossier) add(rec Record, now envelope.Time) error {
+	switch rec.Kind {
+	case KindPolicyDecision:
+		d.policy = new(upgrade.PolicyDecision)
+		return envelope.DecodeCanonical(rec.Body, upgrade.MaxBundle, d.policy)
+	case KindQuorumBundle:
+		d.bundle = rec.Body
+		return nil
+	}
+	env, err := envelope.Parse(rec.Body)
+	if err != nil {
+		return err
+	}
+	switch rec.Kind {
+	case KindManifest:
+		d.envelope = env
+		d.manifest, err = upgrade.OpenManifest(env)
+	case KindApproval, KindRejection:
+		d.decisions = append(d.decisions, upgrade.Decision{
+			Person: rec.Person, Rejected: rec.Kind == KindRejection, SignedAt: rec.SignedAt, Envelope: env})
+	case KindTestResult:
+		// Records come in order of receipt and the manifest is the first.
+		result, verr := upgrade.VerifyTestResult(d.reg, env, d.manifest.PatchHash, now)
+		if verr == nil {
+			d.tests[result.Name] = test{*result, env}
+		}
+	case KindAppliedRecord:
+		d.record = &env
+	}
+	return err
+}
+
+// dropSuspended forgets results by keys that are suspended: they count nowhere.
+func (d *dossier) dropSuspended() {
+	for name, t := range d.tests {
+		if d.suspended(t.envelope.Signatures[0].KeyID) {
+			delete(d.tests, name)
+		}
+	}
+}
+
+func suspensions(r Reader, reg *keyregistry.Registry) (upgrade.Suspended, error) {
+	envs, err := r.Suspensions(reg.Digest())
+	if err != nil {
+		return nil, err
+	}
+	keys := map[envelope.KeyID]bool{}
+	for _, env := range envs {
+		var s keyregistry.Suspension
+		if err := envelope.DecodeCanonical(env.Payload, envelope.MaxPayload, &s); err != nil {
+			return nil, fmt.Errorf("stored suspension: %w", err)
+		}
+		keys[s.SuspendedKeyID] = true
+	}
+	return func(id envelope.KeyID) bool { return keys[id] }, nil
+}
+
+func (d *dossier) tally(now envelope.Time) upgrade.Count {
+	return upgrade.Tally(d.reg, d.manifest, d.ManifestDigest, d.decisions, d.suspended, now)
+}
+
+// unmet lists the required tests without a passing newest result; failed says
+// that one of them was reported and failed.
+func (d *dossier) unmet() (names []string, failed bool) {
+	for _, name := range d.manifest.Preconditions.Tests {
+		t, ok := d.tests[name]
+		if ok && t.Passed() {
+			continue
+		}
+		names = append(names, name)
+		failed = failed || ok
+	}
+	return names, failed
+}
+
+func find[T any](v T, err error) (T, bool, error) {
+	if errors.Is(err, ErrNotFound) {
+		return v, false, nil
+	}
+	return v, err == nil, err
+}

@@ -1,0 +1,203 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
+)
+
+const (
+	tick         = 50 * time.Millisecond // checkpoints are grouped: at most one a tick
+	dueLimit     = 64
+	keyMargin    = 3600 // seconds before its end that an event key is replaced
+	maxBackoff   = 30   // seconds
+	callDeadline = 30 * time.Second
+)
+
+// Run works until ctx ends: it keeps an event key, seals what was logged and
+// takes up every upgrade that is due, those of an earlier run included.
+func (e *Engine) Run(ctx context.Context) error {
+	var steps sync.WaitGroup
+	defer steps.Wait()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		if err := e.round(ctx, &steps); err != nil && ctx.Err() == nil {
+			e.Logger.WarnContext(ctx, "the engine could not go on; it tries again", "err", err)
+			if !sleep(ctx, time.Second) {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-e.wake:
+		}
+	}
+}
+
+func (e *Engine) round(ctx context.Context, steps *sync.WaitGroup) error {
+	if err := e.keepKey(ctx); err != nil {
+		return err
+	}
+	if err := e.seal(ctx); err != nil {
+		e.Logger.WarnContext(ctx, "the log could not be sealed", "err", err)
+	}
+	var due []Upgrade
+	err := e.Store.View(ctx, func(r Reader) (err error) {
+		due, err = r.Due(e.now(), dueLimit)
+		return err
+	})
+	for _, u := range due {
+		if e.take(u.ID) {
+			steps.Go(func() {
+				defer e.release(u.ID)
+				err := e.step(ctx, u)
+				if err == nil {
+					e.forget(u.ID)
+				} else if ctx.Err() == nil {
+					e.later(ctx, u.ID, err)
+				}
+			})
+		}
+	}
+	return err
+}
+
+func (e *Engine) take(id envelope.UUID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.inFlight[id] {
+		return false
+	}
+	e.inFlight[id] = true
+	return true
+}
+
+func (e *Engine) release(id envelope.UUID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.inFlight, id)
+}
+
+// forget starts the back-off of an upgrade anew.
+func (e *Engine) forget(id envelope.UUID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.attempts, id)
+}
+
+// later puts an upgrade off: 1, 2, 4 ... 30 seconds, without end.
+func (e *Engine) later(ctx context.Context, id envelope.UUID, cause error) {
+	e.mu.Lock()
+	n := e.attempts[id]
+	e.attempts[id] = n + 1
+	e.mu.Unlock()
+	wait := int64(maxBackoff)
+	if n < 5 {
+		wait = min(maxBackoff, int64(1)<<n)
+	}
+	e.Logger.WarnContext(ctx, "an upgrade could not go on; it is taken up again", "upgrade", id, "seconds", wait, "err", cause)
+	err := e.update(ctx, func(tx Tx) error {
+		u, err := tx.Upgrade(id)
+		if err != nil {
+			return err
+		}
+		next := e.now().Add(wait)
+		u.NextAt = &next
+		return tx.PutUpgrade(u)
+	})
+	if err != nil {
+		e.Logger.ErrorContext(ctx, "an upgrade could not be put off", "upgrade", id, "err", err)
+		sleep(ctx, time.Second)
+	}
+}
+
+func (e *Engine) keepKey(ctx context.Context) error {
+	if e.keyUntil.Sub(e.now()) > keyMargin {
+		return nil
+	}
+	var kernelID envelope.ID
+	err := e.Store.View(ctx, func(r Reader) error {
+		regs, err := e.registries(r)
+		if err == nil {
+			kernelID = regs.Last().KernelID()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return e.delegate(ctx, kernelID, nil)
+}
+
+// seal has the guard sign a checkpoint over all that was logged.
+func (e *Engine) seal(ctx context.Context) error {
+	e.sealMu.Lock()
+	defer e.sealMu.Unlock()
+	var size, sealed int64
+	var root [32]byte
+	var proof [][]byte
+	err := e.Store.View(ctx, func(r Reader) error {
+		var err error
+		if size, err = r.LogSize(); err != nil {
+			return err
+		}
+		if _, sealed, err = r.Checkpoint(); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if sealed >= size {
+			return nil
+		}
+		if root, err = r.TreeRoot(size); err != nil || sealed == 0 {
+			return err
+		}
+		proof, err = r.ConsistencyProof(sealed, size)
+		return err
+	})
+	if err != nil || sealed >= size {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	note, err := e.Guard.SignCheckpoint(ctx, size, root, proof)
+	if err != nil {
+		return err
+	}
+	return e.update(ctx, func(tx Tx) error { return tx.PutCheckpoint(note, size) })
+}
+
+// proveEvent is the sealed proof of one event; it seals the log where needed.
+func (e *Engine) proveEvent(ctx context.Context, ev StoredEvent) (LogProof, error) {
+	if err := e.seal(ctx); err != nil {
+		return LogProof{}, err
+	}
+	var p LogProof
+	err := e.Store.View(ctx, func(r Reader) error {
+		note, size, err := r.Checkpoint()
+		if err != nil {
+			return err
+		}
+		p.Checkpoint = note
+		p.Entry = auditlog.Entry{Index: ev.Seq, Leaf: ev.Leaf}
+		p.Entry.Proof, err = r.InclusionProof(ev.Seq, size)
+		return err
+	})
+	return p, err
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
