@@ -1,0 +1,84 @@
+// Package api is the gateway's HTTP API: docs/openapi.yaml on echo. Handlers
+// parse, ask the engine, and translate its errors; they decide nothing about
+// authority, which is only ever in signatures.
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+)
+
+//go:generate go tool oapi-codegen -config oapi-codegen.yaml ../../../docs/openapi.yaml
+
+// Kind names what a record is, after its payload type.
+type Kind string
+
+// The kinds of records that are submitted. Registry entries have their own path.
+const (
+	KindManifest         Kind = "manifest"
+	KindApproval         Kind = "approval"
+	KindRejection        Kind = "rejection"
+	KindTestRequest      Kind = "test-request"
+	KindTestResult       Kind = "test-result"
+	KindEmergencyTrigger Kind = "emergency-trigger"
+	KindKeySuspension    Kind = "key-suspension"
+)
+
+// kinds are the payload types that POST /v1/records takes.
+var kinds = map[string]Kind{
+	envelope.TypeManifest:         KindManifest,
+	envelope.TypeApproval:         KindApproval,
+	envelope.TypeRejection:        KindRejection,
+	envelope.TypeTestRequest:      KindTestRequest,
+	envelope.TypeInToto:           KindTestResult,
+	envelope.TypeEmergencyTrigger: KindEmergencyTrigger,
+	envelope.TypeKeySuspension:    KindKeySuspension,
+}
+
+// Engine is what the API asks of the workflow. Besides failure classes its
+// errors are workflow.ErrNotFound, ErrConflict and ErrUnavailable; any other
+// is answered as internal and only logged.
+type Engine interface {
+	Reader
+	// Submit verifies a record and takes it in. The same record again is no
+	// error: its receipt says that nothing was added.
+	Submit(ctx context.Context, kind Kind, env envelope.Envelope) (Receipt, error)
+	// RequestApprovals opens a draft for approvals; once open it does nothing.
+	RequestApprovals(ctx context.Context, id envelope.UUID) (Upgrade, error)
+	// AcceptRegistry puts the next document into force; the one in force is no error.
+	AcceptRegistry(ctx context.Context, entry keyregistry.SignedDocument) error
+}
+
+// Reader is what the API shows.
+type Reader interface {
+	Upgrade(ctx context.Context, id envelope.UUID) (UpgradeDetail, error)
+	Upgrades(ctx context.Context, q Query) (UpgradePage, error)
+	// Bundle is the bundle file of an applied upgrade, in its exact bytes.
+	Bundle(ctx context.Context, id envelope.UUID) ([]byte, error)
+	UpgradeEvents(ctx context.Context, id envelope.UUID) ([]Event, error)
+	// Events are at most limit events from a seq on.
+	Events(ctx context.Context, from int64, limit int) ([]Event, error)
+	Registry(ctx context.Context) ([]keyregistry.SignedDocument, error)
+	// Checkpoint is the newest signed note.
+	Checkpoint(ctx context.Context) (string, error)
+}
+
+// Query selects a page of upgrades; empty members select all.
+type Query struct {
+	States []State
+	Target envelope.ID
+	Cursor string
+	Limit  int // 1 to 200
+}
+
+// What an engine reports besides failure classes and workflow.ErrNotFound.
+var (
+	// ErrConflict: the upgrade's state does not go with what is asked. The
+	// text after it is shown to the caller.
+	ErrConflict = errors.New("conflict")
+	// ErrUnavailable: something that is needed does not answer; ask again.
+	ErrUnavailable = errors.New("not available at the moment; try again")
+)

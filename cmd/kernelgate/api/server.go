@@ -1,0 +1,129 @@
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kernelgate/kernelgate/workflow"
+)
+
+// Config is what the API stands on. All of it is required.
+type Config struct {
+	Engine    Engine
+	Artifacts workflow.Artifacts
+	Tokens    *TokenFile
+	Health    Health
+	Logger    *slog.Logger
+	Metrics   *prometheus.Registry
+}
+
+type server struct {
+	Config
+	health *monitor
+}
+
+var _ ServerInterface = (*server)(nil)
+
+// New is the API's handler. It registers its metrics with c.Metrics.
+func New(c Config) (http.Handler, error) {
+	s := &server{Config: c, health: &monitor{Health: c.Health, log: c.Logger}}
+	requests := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "kernelgate_http_request_seconds", Help: "Duration of HTTP requests, by route.",
+		Buckets: []float64{.001, .005, .025, .1, .5, 2.5, 10, 60},
+	}, []string{"method", "route", "status"})
+	for _, collector := range []prometheus.Collector{requests, s.health} {
+		if err := c.Metrics.Register(collector); err != nil {
+			return nil, err
+		}
+	}
+	e := echo.New()
+	e.HTTPErrorHandler = errorHandler(c.Logger)
+	e.JSONSerializer = serializer{}
+	e.Use(observe(requests), middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: s.logPanic}), s.authenticate)
+	RegisterHandlers(e, s)
+	return e, nil
+}
+
+func (s *server) logPanic(c echo.Context, err error, stack []byte) error {
+	s.Logger.ErrorContext(c.Request().Context(), "a handler panicked", "path", c.Path(), "err", err, "stack", string(stack))
+	return err
+}
+
+// observe measures each request by its route, never by its path, which a
+// stranger chooses.
+func observe(requests *prometheus.HistogramVec) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			start := time.Now()
+			if err := next(c); err != nil {
+				c.Error(err)
+			}
+			requests.WithLabelValues(knownMethod(c.Request().Method), c.Path(), strconv.Itoa(c.Response().Status)).Observe(time.Since(start).Seconds())
+			return nil
+		}
+	}
+}
+
+func knownMethod(method string) string {
+	if slices.Contains([]string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodHead}, method) {
+		return method
+	}
+	return "other"
+}
+
+// open are the routes without a token: they tell whether the gateway works
+// and nothing about upgrades.
+var open = []string{"/livez", "/readyz", "/metrics"}
+
+const tokenKey = "token"
+
+func (s *server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if slices.Contains(open, c.Path()) {
+			return next(c)
+		}
+		text, ok := bearer(c.Request().Header.Get(echo.HeaderAuthorization))
+		if !ok {
+			return refuse(http.StatusUnauthorized, CodeUnauthenticated, "send a token: Authorization: Bearer kgt_...")
+		}
+		token, found, err := s.Tokens.Find(text)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return refuse(http.StatusUnauthorized, CodeUnauthenticated, "the token is not known; ask an operator for a new one")
+		}
+		c.Set(tokenKey, token)
+		return next(c)
+	}
+}
+
+// allow refuses a token whose role is none of these. An operator carries for
+// others (an air-gapped approver, say) and may post whatever is signed.
+func allow(c echo.Context, allowed ...Role) error {
+	token, ok := c.Get(tokenKey).(Token)
+	if ok && (token.Role == RoleOperator || slices.Contains(allowed, token.Role)) {
+		return nil
+	}
+	return refuse(http.StatusForbidden, CodeForbidden, "a token of role %s may not do this", token.Role)
+}
+
+// serializer writes JSON as the rest of the house does. Bodies are never read
+// with it, but by the strict parsers.
+type serializer struct{}
+
+func (serializer) Serialize(c echo.Context, v any, _ string) error {
+	return json.MarshalWrite(c.Response(), v)
+}
+
+func (serializer) Deserialize(_ echo.Context, _ any) error {
+	return refuse(http.StatusInternalServerError, CodeInternal, "bodies are read by the strict parsers")
+}
