@@ -5,7 +5,11 @@ import (
 	"errors"
 	"io"
 
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
@@ -48,6 +52,49 @@ type Change struct {
 	Artifact func(ctx context.Context) (io.ReadCloser, error)
 }
 
+// Guard is the process that can use the Kernel's keys (PROTOCOL section 11). It
+// judges each case itself. A refusal is a failure.Error and is final for that
+// request; anything else wraps ErrGuardUnavailable and may be asked again.
+type Guard interface {
+	Status(ctx context.Context) (GuardStatus, error)
+	AcceptRegistry(ctx context.Context, entry keyregistry.SignedDocument) error
+	Suspend(ctx context.Context, suspension envelope.Envelope) error
+	// DelegateEventKey signs for an event key, DER SubjectPublicKeyInfo, valid
+	// for at most 86400 s from now.
+	DelegateEventKey(ctx context.Context, publicKey []byte, instance string, notBefore, notAfter envelope.Time) (envelope.Envelope, error)
+	// SignCheckpoint signs the tree's state; consistency is the RFC 6962 proof
+	// from the last checkpoint that the guard signed.
+	SignCheckpoint(ctx context.Context, size int64, root tlog.Hash, consistency [][]byte) (note string, err error)
+	// SignRecord's proof is of the sealed upgrade.applying event that names the
+	// bundle, SignRatification's of upgrade.ratified.
+	SignRecord(ctx context.Context, bundle upgrade.QuorumBundle, proof LogProof) (envelope.Envelope, error)
+	SignRatification(ctx context.Context, bundle upgrade.QuorumBundle, proof LogProof) (envelope.Envelope, error)
+	// SignRollback signs the Kernel's own rollback manifest. The proof is of
+	// upgrade.canary_failed; nil where an emergency's ratifyBy has passed.
+	SignRollback(ctx context.Context, manifest upgrade.Manifest, proof *LogProof) (envelope.Envelope, error)
+	// Outcome tells a sealed upgrade.applied or upgrade.apply_failed.
+	Outcome(ctx context.Context, proof LogProof) error
+	// Probe makes a test signature with each key, and keeps it.
+	Probe(ctx context.Context) error
+}
+
+// GuardStatus is what a guard says of itself.
+type GuardStatus struct {
+	KernelID        envelope.ID     `json:"kernelId,omitzero"`
+	RegistryVersion int64           `json:"registryVersion"`
+	RegistryDigest  envelope.Digest `json:"registryDigest"`
+	CheckpointSize  int64           `json:"checkpointSize"`
+	Ready           bool            `json:"ready"`
+	Reason          string          `json:"reason"` // why it is not ready
+	Signatures      int64           `json:"signatures"`
+}
+
+// LogProof is one event in a checkpoint that the guard signed.
+type LogProof struct {
+	Checkpoint string         `json:"checkpoint"`
+	Entry      auditlog.Entry `json:"entry"`
+}
+
 // What ports report. Adapters wrap these.
 var (
 	ErrNotFound        = errors.New("not found")
@@ -58,6 +105,9 @@ var (
 	// ErrUnsafeArtifact: the artifact will never be deployed: a path outside
 	// its root, a link out of it, a device, too many or too large files.
 	ErrUnsafeArtifact = errors.New("artifact is not safe to unpack")
+	// ErrGuardUnavailable: the guard does not answer, is not initialised, or
+	// its device is away. Ask again with the same request.
+	ErrGuardUnavailable = errors.New("guard unavailable")
 	// ErrUnknownTarget: no deployer is configured for the target.
 	ErrUnknownTarget = errors.New("no such target is configured")
 )

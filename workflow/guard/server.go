@@ -1,0 +1,149 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// callTimeout bounds one call; the device's own watchdog is shorter.
+const callTimeout = 60 * time.Second
+
+// Listen makes the guard's socket, for its own user only. A socket that a
+// dead guard left behind is replaced; the memory's lock keeps a live one safe,
+// so open the guard first.
+func Listen(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&fs.ModeSocket == 0 {
+			return nil, fmt.Errorf("guard: %s exists and is no socket", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	// The mask makes the socket private from its first moment on.
+	old := syscall.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(old)
+	return l, err
+}
+
+// Serve answers calls on the listener until ctx ends, and then lets those
+// under way finish.
+func Serve(ctx context.Context, g workflow.Guard, l net.Listener) error {
+	s := &http.Server{
+		Handler: Handler(g), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: callTimeout, WriteTimeout: 2 * callTimeout,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	done := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+		defer cancel()
+		done <- s.Shutdown(end)
+	})
+	err := s.Serve(l)
+	if stop() {
+		return err // the listener failed by itself
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return errors.Join(err, <-done)
+}
+
+// Handler is the guard's calls over HTTP.
+func Handler(g workflow.Guard) http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, pathStatus, func(ctx context.Context, _ empty) (workflow.GuardStatus, error) { return g.Status(ctx) })
+	handle(mux, pathProbe, func(ctx context.Context, _ empty) (empty, error) { return empty{}, g.Probe(ctx) })
+	handle(mux, pathRegistry, func(ctx context.Context, r registryRequest) (empty, error) {
+		return empty{}, g.AcceptRegistry(ctx, r.Entry)
+	})
+	handle(mux, pathSuspend, func(ctx context.Context, r envelopeBody) (empty, error) {
+		return empty{}, g.Suspend(ctx, r.Envelope)
+	})
+	handle(mux, pathDelegate, func(ctx context.Context, r delegateRequest) (envelopeBody, error) {
+		env, err := g.DelegateEventKey(ctx, r.PublicKey, r.Instance, r.NotBefore, r.NotAfter)
+		return envelopeBody{env}, err
+	})
+	handle(mux, pathCheckpoint, func(ctx context.Context, r checkpointRequest) (checkpointAnswer, error) {
+		root, err := r.root()
+		if err != nil {
+			return checkpointAnswer{}, err
+		}
+		note, err := g.SignCheckpoint(ctx, r.Size, root, r.Consistency)
+		return checkpointAnswer{note}, err
+	})
+	handle(mux, pathRecord, bundleCall(g.SignRecord))
+	handle(mux, pathRatify, bundleCall(g.SignRatification))
+	handle(mux, pathRollback, func(ctx context.Context, r rollbackRequest) (envelopeBody, error) {
+		env, err := g.SignRollback(ctx, r.Manifest, r.Proof)
+		return envelopeBody{env}, err
+	})
+	handle(mux, pathOutcome, func(ctx context.Context, r proofRequest) (empty, error) { return empty{}, g.Outcome(ctx, r.Proof) })
+	return mux
+}
+
+func bundleCall(sign func(context.Context, upgrade.QuorumBundle, workflow.LogProof) (envelope.Envelope, error)) func(context.Context, bundleRequest) (envelopeBody, error) {
+	return func(ctx context.Context, r bundleRequest) (envelopeBody, error) {
+		b, err := upgrade.ParseQuorumBundle(r.Bundle)
+		if err != nil {
+			return envelopeBody{}, err
+		}
+		env, err := sign(ctx, *b, r.Proof)
+		return envelopeBody{env}, err
+	}
+}
+
+// handle decodes strictly, calls, and answers. On an error nothing but the
+// refusal is written.
+func handle[Q, A any](mux *http.ServeMux, path string, call func(context.Context, Q) (A, error)) {
+	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+		var q Q
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err == nil {
+			err = json.Unmarshal(body, &q, json.RejectUnknownMembers(true))
+		}
+		if err != nil {
+			answer(w, http.StatusBadRequest, refusal{failure.ClassOf(err), failure.DetailOf(err)})
+			return
+		}
+		// A caller who goes away does not stop a signature half-way: what is
+		// signed is remembered, and asked for again.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), callTimeout)
+		defer cancel()
+		a, err := call(ctx, q)
+		switch {
+		case err == nil:
+			answer(w, http.StatusOK, a)
+		case failure.ClassOf(err) != "":
+			answer(w, http.StatusUnprocessableEntity, refusal{failure.ClassOf(err), failure.DetailOf(err)})
+		default:
+			answer(w, http.StatusServiceUnavailable, refusal{"", err.Error()})
+		}
+	})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		status, data = http.StatusServiceUnavailable, []byte(`{"class":"","detail":"the answer cannot be written"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(data) // the caller is gone; it asks again
+}

@@ -1,0 +1,86 @@
+package guard
+
+import (
+	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// maxBody bounds requests and answers, in bytes.
+const maxBody = 16 << 20
+
+// The paths of the calls. Every call is a POST with a JSON body.
+const (
+	pathStatus     = "/v1/status"
+	pathRegistry   = "/v1/registry"
+	pathSuspend    = "/v1/suspend"
+	pathDelegate   = "/v1/delegate"
+	pathCheckpoint = "/v1/checkpoint"
+	pathRecord     = "/v1/record"
+	pathRatify     = "/v1/ratification"
+	pathRollback   = "/v1/rollback"
+	pathOutcome    = "/v1/outcome"
+	pathProbe      = "/v1/probe"
+)
+
+// refusal is every answer but 200: with a class it is a verdict (422), without
+// one the guard is unavailable (503) or was asked wrongly (400).
+type refusal struct {
+	Class  failure.Class `json:"class"`
+	Detail string        `json:"detail"`
+}
+
+type empty struct{}
+
+type registryRequest struct {
+	Entry keyregistry.SignedDocument `json:"entry"`
+}
+
+type envelopeBody struct {
+	Envelope envelope.Envelope `json:"envelope"`
+}
+
+type delegateRequest struct {
+	PublicKey []byte        `json:"publicKey"`
+	Instance  string        `json:"instance"`
+	NotBefore envelope.Time `json:"notBefore"`
+	NotAfter  envelope.Time `json:"notAfter"`
+}
+
+type checkpointRequest struct {
+	Size        int64    `json:"size"`
+	Root        []byte   `json:"root"`
+	Consistency [][]byte `json:"consistency"`
+}
+
+func (r checkpointRequest) root() (tlog.Hash, error) {
+	if len(r.Root) != tlog.HashSize {
+		return tlog.Hash{}, failure.New(failure.FieldInvalid, "the root has %d bytes, not %d", len(r.Root), tlog.HashSize)
+	}
+	return tlog.Hash(r.Root), nil
+}
+
+type checkpointAnswer struct {
+	Note string `json:"note"`
+}
+
+// bundleRequest carries the bundle in canonical form, so that it is parsed
+// strictly and digested from the bytes that were sent.
+type bundleRequest struct {
+	Bundle jsontext.Value    `json:"bundle"`
+	Proof  workflow.LogProof `json:"proof"`
+}
+
+type rollbackRequest struct {
+	Manifest upgrade.Manifest   `json:"manifest"`
+	Proof    *workflow.LogProof `json:"proof,omitzero"`
+}
+
+type proofRequest struct {
+	Proof workflow.LogProof `json:"proof"`
+}
