@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,9 +32,10 @@ import (
 // and a checkpoint of its own proves. Methods that these tests do not reach panic.
 type kernel struct {
 	workflow.Guard
-	w    *world
-	mu   sync.Mutex
-	down bool
+	w       *world
+	mu      sync.Mutex
+	down    bool
+	refusal error
 }
 
 func (k *kernel) DelegateEventKey(ctx context.Context, der []byte, instance string, nb, na envelope.Time) (envelope.Envelope, error) {
@@ -51,6 +53,9 @@ func (k *kernel) SignCheckpoint(ctx context.Context, size int64, root tlog.Hash,
 func (k *kernel) SignRecord(ctx context.Context, b upgrade.QuorumBundle, p workflow.LogProof) (envelope.Envelope, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.refusal != nil {
+		return envelope.Envelope{}, k.refusal
+	}
 	if k.down {
 		return envelope.Envelope{}, workflow.ErrGuardUnavailable
 	}
@@ -295,5 +300,28 @@ func TestRestartInTheMiddleGoesOn(t *testing.T) {
 	w.run(workflow.StateCompleted)
 	if n := w.has(auditlog.UpgradeApplying); n != 1 {
 		t.Fatalf("%d upgrade.applying events", n)
+	}
+}
+
+func TestEveryMoveOutsideTheTableIsRefused(t *testing.T) {
+	for _, end := range []workflow.State{workflow.StateRejected, workflow.StateExpired, workflow.StateRolledBack, workflow.StateApplyFailed} {
+		for _, m := range []workflow.Move{workflow.MoveReady, workflow.MoveApply, workflow.MoveApplied, workflow.MoveEmergency, workflow.MoveRolledBack} {
+			if to, err := workflow.Next(end, m); !errors.Is(err, workflow.ErrConflict) || to != end {
+				t.Errorf("%s by %s: %s, %v", end, m, to, err)
+			}
+		}
+	}
+}
+
+func TestGuardRefusalRejects(t *testing.T) {
+	w := newWorld(t)
+	w.guard.refusal = failure.New(failure.AlreadySigned, "another bundle")
+	w.approve(w.propose(), "bob", "cleo", "dan")
+	w.run(workflow.StateRejected)
+	if w.has(auditlog.GuardDenied) != 1 {
+		t.Fatal("no guard.denied")
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "web", "current")); !os.IsNotExist(err) {
+		t.Fatalf("something was deployed: %v", err)
 	}
 }
