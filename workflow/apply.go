@@ -120,7 +120,11 @@ func (e *Engine) commit(d *dossier, tx Tx, refusal error, now envelope.Time) err
 	if target.LiveUpgrade != "" && target.Live != d.manifest.BaseRevision {
 		refusal = errors.Join(refusal, failure.New(failure.BaseRevisionMoved, "%s is live, not %s", target.Live, d.manifest.BaseRevision))
 	}
-	refusal = errors.Join(refusal, e.checkRollback(tx, d, now))
+	if err := e.checkRollback(tx, d, now); failure.ClassOf(err) != "" {
+		refusal = errors.Join(refusal, err)
+	} else if err != nil {
+		return err
+	}
 	bundle := d.compose(now)
 	regs, err := e.registries(tx)
 	if err != nil {

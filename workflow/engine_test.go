@@ -102,6 +102,7 @@ type world struct {
 	dir       string
 	engine    *workflow.Engine
 	patch     envelope.Digest
+	id        envelope.UUID
 	offset    int64
 	mu        sync.Mutex
 }
@@ -126,7 +127,7 @@ func (w *world) now() envelope.Time { return envelope.TimeOf(w.clock()) }
 var people = []string{"ann", "bob", "cleo", "dan", "eve"}
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, keys: map[string]signer.Signer{}, dir: t.TempDir()}
+	w := &world{t: t, id: first, keys: map[string]signer.Signer{}, dir: t.TempDir()}
 	now := w.now()
 	key := func(name string) []keyregistry.Key {
 		_, private, _ := ed25519.GenerateKey(rand.Reader)
@@ -172,15 +173,21 @@ func (w *world) newEngine() *workflow.Engine {
 		Deployer: deploy.Set{"web": w.release}, Clock: w.clock, Root: w.root, Instance: "test", SetEventKey: w.store.setKey})
 }
 
-const id envelope.UUID = "0b7f1d5e-0000-4000-8000-000000000001"
+const first envelope.UUID = "0b7f1d5e-0000-4000-8000-000000000001"
 
-func (w *world) propose() envelope.Digest {
+func (w *world) propose() envelope.Digest { return w.proposeOn(upgrade.None, nil) }
+
+func (w *world) proposeOn(base upgrade.Revision, rollback *upgrade.Rollback) envelope.Digest {
 	w.t.Helper()
-	env := w.seal("ann", envelope.TypeManifest, upgrade.Manifest{BaseRevision: "none", Impact: upgrade.Impact{Components: []string{"c"}, Downtime: "none"}, KernelID: "k1",
+	kind := upgrade.TypeCode
+	if rollback != nil {
+		kind = upgrade.TypeRollback
+	}
+	env := w.seal("ann", envelope.TypeManifest, upgrade.Manifest{BaseRevision: base, Rollback: rollback, Impact: upgrade.Impact{Components: []string{"c"}, Downtime: "none"}, KernelID: "k1",
 		KeyID: w.keyID("ann"), PatchHash: w.patch, Preconditions: upgrade.Preconditions{Approvals: 3, Tests: []string{}}, ProposedBy: "ann", Rationale: "r",
-		Target: upgrade.Target{Name: "web", ManifestID: "x"}, Timestamp: w.now(), Type: upgrade.TypeCode, UpgradeID: id})
+		Target: upgrade.Target{Name: "web", ManifestID: "x"}, Timestamp: w.now(), Type: kind, UpgradeID: w.id})
 	res := must[workflow.Result](w.t)(w.engine.Submit(w.t.Context(), workflow.KindManifest, env))
-	must[workflow.State](w.t)(w.engine.RequestApprovals(w.t.Context(), id, "ann"))
+	must[workflow.State](w.t)(w.engine.RequestApprovals(w.t.Context(), w.id, "ann"))
 	return res.Digest
 }
 
@@ -191,7 +198,7 @@ func (w *world) seal(p, kind string, v any) envelope.Envelope {
 }
 
 func (w *world) approval(p string, m envelope.Digest) envelope.Envelope {
-	return w.seal(p, envelope.TypeApproval, upgrade.Approval{ApprovalTs: w.now(), ApproverID: envelope.ID(p), KernelID: "k1", KeyID: w.keyID(p), ManifestDigest: m, PatchHash: w.patch, RegistryDigest: w.root, UpgradeID: id})
+	return w.seal(p, envelope.TypeApproval, upgrade.Approval{ApprovalTs: w.now(), ApproverID: envelope.ID(p), KernelID: "k1", KeyID: w.keyID(p), ManifestDigest: m, PatchHash: w.patch, RegistryDigest: w.root, UpgradeID: w.id})
 }
 
 func (w *world) approve(m envelope.Digest, who ...string) {
@@ -203,7 +210,7 @@ func (w *world) approve(m envelope.Digest, who ...string) {
 
 func (w *world) view() workflow.View {
 	w.t.Helper()
-	return must[workflow.View](w.t)(w.engine.Upgrade(w.t.Context(), id))
+	return must[workflow.View](w.t)(w.engine.Upgrade(w.t.Context(), w.id))
 }
 
 // run runs the engine until the upgrade is in the state.
@@ -240,7 +247,7 @@ func TestUpgradeIsAppliedAndItsBundleVerifies(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(w.dir, "web", "current", "index.html")); err != nil || string(data) != "hello" {
 		t.Fatalf("deployed %q, %v", data, err)
 	}
-	file := must[[]byte](t)(w.engine.Bundle(t.Context(), id))
+	file := must[[]byte](t)(w.engine.Bundle(t.Context(), w.id))
 	v := must[*upgrade.FileVerdict](t)(upgrade.VerifyFile(file, w.root, true))
 	if !slices.Equal(v.Approvers, []envelope.ID{"bob", "cleo", "dan"}) {
 		t.Fatalf("approvers %v", v.Approvers)
@@ -269,7 +276,7 @@ func TestThreeRejectionsReject(t *testing.T) {
 	m := w.propose()
 	for _, p := range []string{"bob", "cleo", "dan"} {
 		must[workflow.Result](t)(w.engine.Submit(t.Context(), workflow.KindRejection, w.seal(p, envelope.TypeRejection, upgrade.Rejection{ApproverID: envelope.ID(p), KernelID: "k1",
-			KeyID: w.keyID(p), ManifestDigest: m, Reason: "no", RegistryDigest: w.root, RejectionTs: w.now(), UpgradeID: id})))
+			KeyID: w.keyID(p), ManifestDigest: m, Reason: "no", RegistryDigest: w.root, RejectionTs: w.now(), UpgradeID: w.id})))
 	}
 	if s := w.view().Upgrade.State; s != workflow.StateRejected {
 		t.Fatal(s)
@@ -323,5 +330,33 @@ func TestGuardRefusalRejects(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(w.dir, "web", "current")); !os.IsNotExist(err) {
 		t.Fatalf("something was deployed: %v", err)
+	}
+}
+
+func TestRollbackTakesTheLiveUpgradeBack(t *testing.T) {
+	w := newWorld(t)
+	w.approve(w.propose(), "bob", "cleo", "dan")
+	w.run(workflow.StateCompleted)
+	old := w.patch
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	_ = tw.WriteHeader(&tar.Header{Name: "index.html", Mode: 0o644, Size: 3})
+	_, _ = tw.Write([]byte("bad"))
+	_ = tw.Close()
+	w.patch, _, _ = w.artifacts.Put(t.Context(), &buf)
+	second := envelope.UUID("0b7f1d5e-0000-4000-8000-000000000002")
+	w.id = second
+	w.approve(w.proposeOn(upgrade.RevisionOf(old), nil), "bob", "cleo", "dan")
+	w.run(workflow.StateCompleted)
+	bad := w.patch
+	w.id, w.patch = "0b7f1d5e-0000-4000-8000-000000000003", old
+	w.approve(w.proposeOn(upgrade.RevisionOf(bad), &upgrade.Rollback{Reason: "bad", UpgradeID: second}), "ann", "cleo", "eve")
+	w.run(workflow.StateCompleted)
+	if data, err := os.ReadFile(filepath.Join(w.dir, "web", "current", "index.html")); err != nil || string(data) != "hello" {
+		t.Fatalf("live %q, %v", data, err)
+	}
+	w.id = second
+	if s := w.view().Upgrade.State; s != workflow.StateRolledBack || w.has(auditlog.UpgradeRollback) != 1 {
+		t.Fatal(s)
 	}
 }
