@@ -52,7 +52,7 @@ func (e *engine) Submit(_ context.Context, kind api.Kind, env envelope.Envelope)
 		return api.Receipt{}, e.fail
 	}
 	if kind != api.KindManifest {
-		return api.Receipt{}, fmt.Errorf("%w: only manifests are taken", api.ErrConflict)
+		return api.Receipt{}, fmt.Errorf("%w: only manifests are taken", workflow.ErrConflict)
 	}
 	m, err := upgrade.OpenManifest(env)
 	if err != nil {
@@ -234,7 +234,7 @@ func TestRefusals(t *testing.T) {
 	wantCode(t, err, 400, "bad_request")
 	_, err = c.Upgrades(t.Context(), client.ListUpgradesParams{State: ptr([]client.State{"nonsense"})})
 	wantCode(t, err, 400, "bad_request")
-	g.engine.fail = api.ErrUnavailable
+	g.engine.fail = workflow.ErrGuardUnavailable
 	_, err = c.Submit(t.Context(), g.manifest(t))
 	if p := wantCode(t, err, 503, "unavailable"); p.RetryAfter <= 0 {
 		t.Fatal("503 without Retry-After")

@@ -5,7 +5,6 @@ package api
 
 import (
 	"context"
-	"errors"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
@@ -39,15 +38,17 @@ var kinds = map[string]Kind{
 }
 
 // Engine is what the API asks of the workflow. Besides failure classes its
-// errors are workflow.ErrNotFound, ErrConflict and ErrUnavailable; any other
-// is answered as internal and only logged.
+// errors are workflow.ErrNotFound, workflow.ErrConflict (whose text is shown)
+// and workflow.ErrGuardUnavailable; any other is answered as internal and only
+// logged.
 type Engine interface {
 	Reader
 	// Submit verifies a record and takes it in. The same record again is no
 	// error: its receipt says that nothing was added.
 	Submit(ctx context.Context, kind Kind, env envelope.Envelope) (Receipt, error)
 	// RequestApprovals opens a draft for approvals; once open it does nothing.
-	RequestApprovals(ctx context.Context, id envelope.UUID) (Upgrade, error)
+	// actor is the token's holder.
+	RequestApprovals(ctx context.Context, id envelope.UUID, actor envelope.ID) (Upgrade, error)
 	// AcceptRegistry puts the next document into force; the one in force is no error.
 	AcceptRegistry(ctx context.Context, entry keyregistry.SignedDocument) error
 }
@@ -73,12 +74,3 @@ type Query struct {
 	Cursor string
 	Limit  int // 1 to 200
 }
-
-// What an engine reports besides failure classes and workflow.ErrNotFound.
-var (
-	// ErrConflict: the upgrade's state does not go with what is asked. The
-	// text after it is shown to the caller.
-	ErrConflict = errors.New("conflict")
-	// ErrUnavailable: something that is needed does not answer; ask again.
-	ErrUnavailable = errors.New("not available at the moment; try again")
-)

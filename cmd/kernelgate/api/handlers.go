@@ -113,7 +113,7 @@ func (s *server) RequestApprovals(c echo.Context, id Id) error {
 	if err != nil {
 		return err
 	}
-	upgrade, err := s.Engine.RequestApprovals(c.Request().Context(), uuid)
+	upgrade, err := s.Engine.RequestApprovals(c.Request().Context(), uuid, holder(c))
 	return answer(c, upgrade, err)
 }
 

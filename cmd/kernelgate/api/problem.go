@@ -84,10 +84,10 @@ func ProblemOf(err error) Problem {
 		return problem(http.StatusRequestEntityTooLarge, CodeTooLarge, "the artifact is larger than this gateway accepts")
 	case errors.Is(err, workflow.ErrNotFound):
 		return problem(http.StatusNotFound, CodeNotFound, "there is no such thing here")
-	case errors.Is(err, ErrConflict):
+	case errors.Is(err, workflow.ErrConflict):
 		return problem(http.StatusConflict, CodeConflict, err.Error())
-	case errors.Is(err, ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		return problem(http.StatusServiceUnavailable, CodeUnavailable, ErrUnavailable.Error())
+	case errors.Is(err, workflow.ErrGuardUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return problem(http.StatusServiceUnavailable, CodeUnavailable, "something that is needed does not answer at the moment; try again")
 	case errors.As(err, &routing):
 		return routingProblem(routing)
 	default:

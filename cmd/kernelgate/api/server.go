@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
@@ -114,6 +115,12 @@ func allow(c echo.Context, allowed ...Role) error {
 		return nil
 	}
 	return refuse(http.StatusForbidden, CodeForbidden, "a token of role %s may not do this", token.Role)
+}
+
+// holder is whose token was sent.
+func holder(c echo.Context) envelope.ID {
+	token, _ := c.Get(tokenKey).(Token) // authenticate has set it
+	return token.ID
 }
 
 // serializer writes JSON as the rest of the house does. Bodies are never read

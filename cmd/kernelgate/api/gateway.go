@@ -1,0 +1,171 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/workflow"
+)
+
+// Gateway is the API's Engine over the workflow's: it adds reading from the
+// store, and the wire's forms. The engine must use the same store.
+type Gateway struct {
+	Workflow *workflow.Engine
+	Store    workflow.Store
+}
+
+var _ Engine = (*Gateway)(nil)
+
+// Submit implements Engine.
+func (g *Gateway) Submit(ctx context.Context, kind Kind, env envelope.Envelope) (Receipt, error) {
+	result, err := g.Workflow.Submit(ctx, string(kind), env)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return Receipt{Added: result.Added, RecordDigest: result.Digest.String(), State: some(State(result.State)), UpgradeId: some(string(result.UpgradeID))}, nil
+}
+
+// RequestApprovals implements Engine.
+func (g *Gateway) RequestApprovals(ctx context.Context, id envelope.UUID, actor envelope.ID) (Upgrade, error) {
+	if _, err := g.Workflow.RequestApprovals(ctx, id, actor); err != nil {
+		return Upgrade{}, err
+	}
+	detail, err := g.Upgrade(ctx, id)
+	return detail.Upgrade, err
+}
+
+// AcceptRegistry takes the entry in force and no other: the workflow has no
+// succession of registry documents.
+func (g *Gateway) AcceptRegistry(ctx context.Context, entry keyregistry.SignedDocument) error {
+	entries, err := g.Registry(ctx)
+	if err != nil {
+		return err
+	}
+	if n := len(entries); n > 0 && string(entries[n-1].Document) == string(entry.Document) {
+		return nil
+	}
+	return fmt.Errorf("%w: this gateway keeps the registry that it was initialised with", workflow.ErrConflict)
+}
+
+// Upgrade implements Reader.
+func (g *Gateway) Upgrade(ctx context.Context, id envelope.UUID) (UpgradeDetail, error) {
+	var detail UpgradeDetail
+	err := g.Store.View(ctx, func(r workflow.Reader) error {
+		u, err := r.Upgrade(id)
+		if err != nil {
+			return err
+		}
+		records, err := r.Records(id)
+		detail = UpgradeDetail{Upgrade: upgradeOf(u), Records: each(records, recordOf)}
+		return err
+	})
+	return detail, err
+}
+
+// Upgrades implements Reader.
+func (g *Gateway) Upgrades(ctx context.Context, q Query) (UpgradePage, error) {
+	page := workflow.Page{Target: q.Target, Cursor: q.Cursor, Limit: q.Limit}
+	for _, state := range q.States {
+		page.States = append(page.States, workflow.State(state))
+	}
+	var out UpgradePage
+	err := g.Store.View(ctx, func(r workflow.Reader) error {
+		list, next, err := r.Upgrades(page)
+		out = UpgradePage{Upgrades: each(list, upgradeOf), Next: some(next)}
+		return err
+	})
+	return out, err
+}
+
+// Bundle implements Reader.
+func (g *Gateway) Bundle(ctx context.Context, id envelope.UUID) ([]byte, error) {
+	return g.Workflow.Bundle(ctx, id)
+}
+
+// UpgradeEvents implements Reader. An unknown upgrade is an error, not an
+// upgrade without events.
+func (g *Gateway) UpgradeEvents(ctx context.Context, id envelope.UUID) ([]Event, error) {
+	var out []Event
+	err := g.Store.View(ctx, func(r workflow.Reader) error {
+		if _, err := r.Upgrade(id); err != nil {
+			return err
+		}
+		events, err := r.UpgradeEvents(id)
+		out = each(events, eventOf)
+		return err
+	})
+	return out, err
+}
+
+// Events implements Reader.
+func (g *Gateway) Events(ctx context.Context, from int64, limit int) ([]Event, error) {
+	var out []Event
+	err := g.Store.View(ctx, func(r workflow.Reader) error {
+		events, err := r.Events(from, limit)
+		out = each(events, eventOf)
+		return err
+	})
+	return out, err
+}
+
+// Registry implements Reader.
+func (g *Gateway) Registry(ctx context.Context) (entries []keyregistry.SignedDocument, err error) {
+	err = g.Store.View(ctx, func(r workflow.Reader) error {
+		entries, err = r.Registry()
+		return err
+	})
+	return entries, err
+}
+
+// Checkpoint implements Reader.
+func (g *Gateway) Checkpoint(ctx context.Context) (note string, err error) {
+	err = g.Store.View(ctx, func(r workflow.Reader) error {
+		note, _, err = r.Checkpoint()
+		return err
+	})
+	return note, err
+}
+
+func upgradeOf(u workflow.Upgrade) Upgrade {
+	out := Upgrade{
+		Id: string(u.ID), Target: string(u.Target), Type: string(u.Type), State: State(u.State), Reason: some(u.Reason),
+		ManifestDigest: u.ManifestDigest.String(), ProposedBy: string(u.ProposedBy),
+		CreatedAt: u.CreatedAt.String(), UpdatedAt: u.UpdatedAt.String(), ExpiresAt: u.ExpiresAt.String(),
+	}
+	if u.BundleDigest != (envelope.Digest{}) {
+		out.BundleDigest = some(u.BundleDigest.String())
+	}
+	return out
+}
+
+func recordOf(r workflow.Record) Record {
+	out := Record{Digest: r.Digest.String(), Kind: r.Kind, Person: some(string(r.Person)), ReceivedAt: r.ReceivedAt.String(), Body: r.Body}
+	if r.SignedAt != (envelope.Time{}) {
+		out.SignedAt = some(r.SignedAt.String())
+	}
+	return out
+}
+
+func eventOf(e workflow.StoredEvent) Event {
+	return Event{Seq: e.Seq, Time: e.Event.Time.String(), Type: e.Event.Type, Actor: some(string(e.Event.Actor)),
+		UpgradeId: some(string(e.Event.UpgradeID)), Hash: e.Hash.String(), Leaf: e.Leaf}
+}
+
+// some is nil for the empty text, which the wire leaves out.
+func some[T ~string](v T) *T {
+	if v == "" {
+		return nil
+	}
+	return &v
+}
+
+// each is never nil, so that an empty list is written as one.
+func each[A, B any](list []A, f func(A) B) []B {
+	out := make([]B, 0, len(list))
+	for _, v := range list {
+		out = append(out, f(v))
+	}
+	return out
+}

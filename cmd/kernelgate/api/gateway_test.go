@@ -1,0 +1,91 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
+	"github.com/kernelgate/kernelgate/workflow"
+)
+
+// shelf is a store that only shows: one upgrade, one record, one event.
+type shelf struct {
+	workflow.Store
+	workflow.Reader
+	page workflow.Page
+}
+
+func (s *shelf) View(_ context.Context, f func(workflow.Reader) error) error { return f(s) }
+
+func (s *shelf) Upgrade(id envelope.UUID) (workflow.Upgrade, error) {
+	if id != "known" {
+		return workflow.Upgrade{}, workflow.ErrNotFound
+	}
+	return workflow.Upgrade{ID: id, Target: "web", State: workflow.StateDraft}, nil
+}
+
+func (s *shelf) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
+	s.page = p
+	return nil, "", nil
+}
+
+func (s *shelf) Records(envelope.UUID) ([]workflow.Record, error) {
+	return []workflow.Record{{Kind: "policy-decision", Body: []byte("{}")}}, nil
+}
+
+func (s *shelf) UpgradeEvents(envelope.UUID) ([]workflow.StoredEvent, error) {
+	return []workflow.StoredEvent{{Seq: 4, Leaf: []byte("x"), Event: auditlog.Event{Type: "upgrade.created", Actor: "tina", UpgradeID: "known"}}}, nil
+}
+
+func (s *shelf) Registry() ([]keyregistry.SignedDocument, error) {
+	return []keyregistry.SignedDocument{{Document: []byte("one")}}, nil
+}
+
+func TestGatewayShows(t *testing.T) {
+	store := &shelf{}
+	g := &Gateway{Store: store}
+	detail, err := g.Upgrade(t.Context(), "known")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.Marshal(detail, json.Deterministic(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	zero := envelope.Digest{}.String()
+	want := `{"records":[{"body":"e30=","digest":"` + zero + `","kind":"policy-decision","receivedAt":"1970-01-01T00:00:00Z"}],` +
+		`"upgrade":{"createdAt":"1970-01-01T00:00:00Z","expiresAt":"1970-01-01T00:00:00Z","id":"known","manifestDigest":"` + zero +
+		`","proposedBy":"","state":"draft","target":"web","type":"","updatedAt":"1970-01-01T00:00:00Z"}}`
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	events, err := g.UpgradeEvents(t.Context(), "known")
+	if err != nil || len(events) != 1 || events[0].Seq != 4 || *events[0].Actor != "tina" || *events[0].UpgradeId != "known" {
+		t.Errorf("got %+v, %v", events, err)
+	}
+	if _, err := g.UpgradeEvents(t.Context(), "other"); !errors.Is(err, workflow.ErrNotFound) {
+		t.Errorf("got %v, want not found", err)
+	}
+	page, err := g.Upgrades(t.Context(), Query{States: []State{"draft"}, Target: "web", Cursor: "c", Limit: 3})
+	if err != nil || page.Upgrades == nil || page.Next != nil {
+		t.Errorf("got %+v, %v", page, err)
+	}
+	if p := store.page; len(p.States) != 1 || p.Target != "web" || p.Cursor != "c" || p.Limit != 3 {
+		t.Errorf("the store was asked for %+v", p)
+	}
+}
+
+func TestGatewayKeepsItsRegistry(t *testing.T) {
+	g := &Gateway{Store: &shelf{}}
+	if err := g.AcceptRegistry(t.Context(), keyregistry.SignedDocument{Document: []byte("one")}); err != nil {
+		t.Errorf("the entry in force: %v", err)
+	}
+	if err := g.AcceptRegistry(t.Context(), keyregistry.SignedDocument{Document: []byte("two")}); !errors.Is(err, workflow.ErrConflict) {
+		t.Errorf("another entry: %v", err)
+	}
+}
