@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/spf13/cobra"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+)
+
+// app is what all commands share: where data and messages go, and the clock.
+type app struct {
+	out, messages io.Writer
+	format        string // table or json
+	noInput       bool
+	now           func() time.Time
+}
+
+func run(ctx context.Context, args []string, out, messages io.Writer) int {
+	a := &app{out: out, messages: messages, now: time.Now}
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintf(messages, "kgctl: %v\n", err)
+	}
+	return exitCode(err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := group("kgctl", "Keys, the registry and signatures of a Kernel", exitHelp)
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetOut(a.out)
+	root.SetErr(a.messages)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().StringVarP(&a.format, "output", "o", "table", "form of the output: table or json")
+	root.PersistentFlags().BoolVar(&a.noInput, "no-input", false, "never ask; fail where an answer is needed")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if a.format != "table" && a.format != "json" {
+			return usagef("--output is table or json, not %q", a.format)
+		}
+		return nil
+	}
+	root.AddCommand(a.keyCommand(), a.registryCommand())
+	return root
+}
+
+// group is a command that only has subcommands.
+func group(use, short, long string) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Long: short + ".\n\n" + long,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("%q is no command of %s; see %s --help", args[0], cmd.CommandPath(), cmd.CommandPath())
+			}
+			return cmd.Help()
+		}}
+}
+
+// noArgs and oneFile are cobra's validators with the exit code of usage.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+func oneFile(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usagef("%s takes one FILE; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+	}
+	return nil
+}
+
+// need refuses a command line that lacks one of the flags.
+func need(cmd *cobra.Command, flags ...string) error {
+	for _, name := range flags {
+		if !cmd.Flags().Changed(name) {
+			return usagef("%s needs --%s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())
+		}
+	}
+	return nil
+}
+
+func (a *app) say(format string, args ...any) { fmt.Fprintf(a.messages, format+"\n", args...) }
+
+// show writes value as JSON, or the rows as a table.
+func (a *app) show(value any, rows [][]string) error {
+	if a.format == "json" {
+		if err := json.MarshalWrite(a.out, value, jsontext.WithIndent("  ")); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(a.out)
+		return err
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, cell)
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
+}
+
+// readFile reads at most limit bytes: what is longer is refused.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is longer than the %d bytes that are read", path, limit)
+	}
+	return data, nil
+}
+
+// writeNew writes a file that must not exist yet.
+func writeNew(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("%w (files are never overwritten)", err)
+	}
+	if _, err := f.Write(data); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+func (a *app) time() envelope.Time { return envelope.TimeOf(a.now()) }
