@@ -48,7 +48,7 @@ func (a *app) root() *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(a.keyCommand(), a.registryCommand())
+	root.AddCommand(a.keyCommand(), a.registryCommand(), a.manifestCommand(), a.signCommand(), a.fingerprintCommand())
 	return root
 }
 

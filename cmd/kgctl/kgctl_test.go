@@ -9,6 +9,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/softhsm"
 )
 
@@ -32,7 +33,7 @@ func TestTranscripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vars := []string{env.Environ(), "MODULE=" + env.Module}
+	vars := []string{env.Environ(), "ZERO=" + envelope.Digest{}.String(), "MODULE=" + env.Module}
 	for _, k := range []struct {
 		token, name string
 		algorithm   signer.Algorithm
