@@ -13,7 +13,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer/failure"
 )
 
-// stallTime is how long an upload may stand still.
+// stallTime is how long an upload or a download may stand still.
 const stallTime = time.Minute
 
 func (s *server) PutArtifact(c echo.Context, p PutArtifactParams) error {
@@ -57,8 +57,19 @@ func (s *server) GetArtifact(c echo.Context, text Digest) error {
 	header.Set(echo.HeaderXContentTypeOptions, "nosniff")
 	header.Set("ETag", strconv.Quote(digest.String()))
 	c.Response().WriteHeader(http.StatusOK)
-	_, err = io.Copy(c.Response(), r)
+	_, err = io.Copy(&download{to: c.Response(), control: http.NewResponseController(c.Response())}, r)
 	return err
+}
+
+// download is an answer that is written for as long as it moves.
+type download struct {
+	to      io.Writer
+	control *http.ResponseController
+}
+
+func (d *download) Write(p []byte) (int, error) {
+	_ = d.control.SetWriteDeadline(time.Now().Add(stallTime)) // as in upload.Read
+	return d.to.Write(p)
 }
 
 // upload is a body that is read for as long as it moves, and that remembers
@@ -72,6 +83,7 @@ type upload struct {
 func (u *upload) Read(p []byte) (int, error) {
 	// Not every writer has deadlines (a test's recorder); the server's own hold then.
 	_ = u.control.SetReadDeadline(time.Now().Add(stallTime))
+	_ = u.control.SetWriteDeadline(time.Now().Add(stallTime + answerTime)) // the answer comes after
 	n, err := u.from.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		u.err = err
