@@ -1,0 +1,181 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
+	"github.com/kernelgate/kernelgate/workflow"
+)
+
+// head is where the log ends: what the next event follows.
+type head struct {
+	size int64
+	hash envelope.Digest
+	time envelope.Time
+}
+
+func readHead(ctx context.Context, tx *sql.Tx) (head, error) {
+	var seq int64
+	var leaf []byte
+	err := tx.QueryRowContext(ctx, "SELECT seq, leaf FROM events ORDER BY seq DESC LIMIT 1").Scan(&seq, &leaf)
+	if errors.Is(err, sql.ErrNoRows) {
+		return head{}, nil
+	}
+	if err != nil {
+		return head{}, err
+	}
+	event, env, err := auditlog.ParseLeaf(leaf)
+	if err != nil {
+		return head{}, fmt.Errorf("the last event of the log is damaged: %w", err)
+	}
+	return head{size: seq + 1, hash: env.PayloadDigest(), time: event.Time}, nil
+}
+
+// AppendEvent chains, signs and stores one event, with its part of the tree.
+func (w *writer) AppendEvent(draft workflow.EventDraft) (workflow.StoredEvent, error) {
+	key := w.store.eventKey()
+	if key.signer == nil {
+		return workflow.StoredEvent{}, ErrNoEventKey
+	}
+	now := envelope.TimeOf(w.store.now())
+	if now.Before(w.head.time) {
+		now = w.head.time // a clock that steps back never turns the log's time
+	}
+	env, err := auditlog.SealEvent(w.ctx, key.signer, auditlog.Event{
+		Actor: draft.Actor, Data: draft.Data, KernelID: key.kernelID, PrevHash: w.head.hash,
+		Seq: w.head.size, Time: now, Type: draft.Type, UpgradeID: draft.UpgradeID,
+	})
+	if err != nil {
+		return workflow.StoredEvent{}, err
+	}
+	stored, err := storedEvent(w.head.size, env.Bytes())
+	if err != nil {
+		return stored, err
+	}
+	if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO events (seq, hash, upgrade_id, leaf) VALUES (?, ?, ?, ?)",
+		stored.Seq, stored.Hash.String(), string(draft.UpgradeID), stored.Leaf); err != nil {
+		return stored, err
+	}
+	if err := w.growTree(stored); err != nil {
+		return stored, err
+	}
+	w.head = head{size: stored.Seq + 1, hash: stored.Hash, time: now}
+	return stored, nil
+}
+
+func (w *writer) growTree(e workflow.StoredEvent) error {
+	hashes, err := tlog.StoredHashes(e.Seq, e.Leaf, w.hashes())
+	if err != nil {
+		return err
+	}
+	first := tlog.StoredHashIndex(0, e.Seq)
+	for i, h := range hashes {
+		if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO tree (idx, hash) VALUES (?, ?)", first+int64(i), h[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func storedEvent(seq int64, leaf []byte) (workflow.StoredEvent, error) {
+	event, env, err := auditlog.ParseLeaf(leaf)
+	if err != nil {
+		return workflow.StoredEvent{}, fmt.Errorf("event %d: %w", seq, err)
+	}
+	return workflow.StoredEvent{Seq: seq, Leaf: leaf, Event: event, Hash: env.PayloadDigest()}, nil
+}
+
+func (r *reader) hashes() tlog.HashReader {
+	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			var raw []byte
+			if err := r.tx.QueryRowContext(r.ctx, "SELECT hash FROM tree WHERE idx = ?", index).Scan(&raw); err != nil {
+				return nil, fmt.Errorf("hash %d of the tree: %w", index, err)
+			}
+			if len(raw) != tlog.HashSize {
+				return nil, fmt.Errorf("hash %d of the tree has %d bytes", index, len(raw))
+			}
+			out[i] = tlog.Hash(raw)
+		}
+		return out, nil
+	})
+}
+
+// LogSize is how many events the log has.
+func (r *reader) LogSize() (int64, error) {
+	var size int64
+	err := r.tx.QueryRowContext(r.ctx, "SELECT COALESCE(MAX(seq) + 1, 0) FROM events").Scan(&size)
+	return size, err
+}
+
+// TreeRoot is the root of the tree over the first size events.
+func (r *reader) TreeRoot(size int64) (tlog.Hash, error) { return tlog.TreeHash(size, r.hashes()) }
+
+// InclusionProof proves event index in the tree of the first size events.
+func (r *reader) InclusionProof(index, size int64) ([][]byte, error) {
+	proof, err := tlog.ProveRecord(size, index, r.hashes())
+	return bytesOf(proof), err
+}
+
+// ConsistencyProof proves that the tree of newSize continues that of oldSize.
+// It is empty for the empty tree and for the same size.
+func (r *reader) ConsistencyProof(oldSize, newSize int64) ([][]byte, error) {
+	if oldSize == 0 || oldSize == newSize {
+		return nil, nil
+	}
+	proof, err := tlog.ProveTree(newSize, oldSize, r.hashes())
+	return bytesOf(proof), err
+}
+
+func bytesOf(hashes []tlog.Hash) [][]byte {
+	out := make([][]byte, len(hashes))
+	for i, h := range hashes {
+		out[i] = slices.Clone(h[:])
+	}
+	return out
+}
+
+// Events are at most limit events from seq on.
+func (r *reader) Events(from int64, limit int) ([]workflow.StoredEvent, error) {
+	return r.events("SELECT seq, leaf FROM events WHERE seq >= ? ORDER BY seq LIMIT ?", from, limit)
+}
+
+// UpgradeEvents are the events of one upgrade.
+func (r *reader) UpgradeEvents(id envelope.UUID) ([]workflow.StoredEvent, error) {
+	return r.events("SELECT seq, leaf FROM events WHERE upgrade_id = ? AND upgrade_id <> '' ORDER BY seq", string(id))
+}
+
+func (r *reader) events(query string, args ...any) ([]workflow.StoredEvent, error) {
+	return collect(r, func(rows *sql.Rows) (workflow.StoredEvent, error) {
+		var seq int64
+		var leaf []byte
+		if err := rows.Scan(&seq, &leaf); err != nil {
+			return workflow.StoredEvent{}, err
+		}
+		return storedEvent(seq, leaf)
+	}, query, args...)
+}
+
+// Checkpoint is the last one.
+func (r *reader) Checkpoint() (note string, size int64, err error) {
+	err = r.tx.QueryRowContext(r.ctx, "SELECT note, size FROM checkpoints ORDER BY size DESC LIMIT 1").Scan(&note, &size)
+	return note, size, notFound(err)
+}
+
+// PutCheckpoint stores the checkpoint of a size. One that is known stays.
+func (w *writer) PutCheckpoint(note string, size int64) error {
+	var n int
+	if err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM checkpoints WHERE size = ?", size).Scan(&n); err != nil || n > 0 {
+		return err
+	}
+	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO checkpoints (size, note) VALUES (?, ?)", size, note)
+	return err
+}

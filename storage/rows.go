@@ -1,0 +1,267 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// maxPage is the most rows of one page; defaultPage where none is asked for.
+const (
+	maxPage     = 1000
+	defaultPage = 100
+)
+
+// reader reads inside one transaction.
+type reader struct {
+	ctx context.Context
+	tx  *sql.Tx
+}
+
+// writer also writes; head is where the log ends so far in the transaction.
+type writer struct {
+	reader
+	store *SQLite
+	head  head
+}
+
+func notFound(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return workflow.ErrNotFound
+	}
+	return err
+}
+
+func collect[T any](r *reader, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := r.tx.QueryContext(r.ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+func timeOf(unix int64) envelope.Time { return envelope.TimeOf(time.Unix(unix, 0)) }
+
+// optionalDigest is the text of a digest, "" for the zero value.
+func optionalDigest(d envelope.Digest) string {
+	if d == (envelope.Digest{}) {
+		return ""
+	}
+	return d.String()
+}
+
+func parseDigest(text string) (envelope.Digest, error) {
+	if text == "" {
+		return envelope.Digest{}, nil
+	}
+	return envelope.ParseDigest(text)
+}
+
+const upgradeColumns = "id, target, type, state, manifest_digest, proposed_by, created_at, updated_at, next_at, expires_at, reason, bundle_digest, version"
+
+func scanUpgrade(rows *sql.Rows) (workflow.Upgrade, error) {
+	var u workflow.Upgrade
+	var manifest, bundle string
+	var created, updated, expires int64
+	var next *int64
+	err := rows.Scan(&u.ID, &u.Target, &u.Type, &u.State, &manifest, &u.ProposedBy, &created, &updated, &next, &expires, &u.Reason, &bundle, &u.Version)
+	if err != nil {
+		return u, err
+	}
+	u.CreatedAt, u.UpdatedAt, u.ExpiresAt = timeOf(created), timeOf(updated), timeOf(expires)
+	if next != nil {
+		t := timeOf(*next)
+		u.NextAt = &t
+	}
+	if u.ManifestDigest, err = parseDigest(manifest); err != nil {
+		return u, err
+	}
+	u.BundleDigest, err = parseDigest(bundle)
+	return u, err
+}
+
+// Upgrade is one upgrade's row.
+func (r *reader) Upgrade(id envelope.UUID) (workflow.Upgrade, error) {
+	list, err := collect(r, scanUpgrade, "SELECT "+upgradeColumns+" FROM upgrades WHERE id = ?", string(id))
+	if err == nil && len(list) == 0 {
+		err = workflow.ErrNotFound
+	}
+	if err != nil {
+		return workflow.Upgrade{}, err
+	}
+	return list[0], nil
+}
+
+// Upgrades is one page, newest first. The cursor is the last row's time and id.
+func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
+	if p.Limit <= 0 {
+		p.Limit = defaultPage
+	}
+	p.Limit = min(p.Limit, maxPage)
+	where, args := []string{"1"}, []any{}
+	if len(p.States) > 0 {
+		where = append(where, "state IN (?"+strings.Repeat(", ?", len(p.States)-1)+")")
+		for _, s := range p.States {
+			args = append(args, string(s))
+		}
+	}
+	if p.Target != "" {
+		where, args = append(where, "target = ?"), append(args, string(p.Target))
+	}
+	if p.Cursor != "" {
+		at, id, ok := strings.Cut(p.Cursor, "_")
+		created, err := strconv.ParseInt(at, 10, 64)
+		if !ok || err != nil {
+			return nil, "", failure.New(failure.FieldInvalid, "cursor %.80q is not one that a page gave", p.Cursor)
+		}
+		where, args = append(where, "(created_at < ? OR created_at = ? AND id > ?)"), append(args, created, created, id)
+	}
+	args = append(args, p.Limit+1)
+	//nolint:gosec // only placeholders and fixed text are joined
+	query := "SELECT " + upgradeColumns + " FROM upgrades WHERE " + strings.Join(where, " AND ") + " ORDER BY created_at DESC, id LIMIT ?"
+	list, err := collect(r, scanUpgrade, query, args...)
+	if err != nil || len(list) <= p.Limit {
+		return list, "", err
+	}
+	list = list[:p.Limit]
+	last := list[p.Limit-1]
+	return list, fmt.Sprintf("%d_%s", last.CreatedAt.Unix(), last.ID), nil
+}
+
+// Due are upgrades that the engine has work with now, the oldest first.
+func (r *reader) Due(now envelope.Time, limit int) ([]workflow.Upgrade, error) {
+	return collect(r, scanUpgrade, "SELECT "+upgradeColumns+" FROM upgrades WHERE next_at <= ? ORDER BY next_at, id LIMIT ?", now.Unix(), limit)
+}
+
+// PutUpgrade writes an upgrade's row.
+func (w *writer) PutUpgrade(u workflow.Upgrade) error {
+	var next *int64
+	if u.NextAt != nil {
+		unix := u.NextAt.Unix()
+		next = &unix
+	}
+	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO upgrades ("+upgradeColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		string(u.ID), string(u.Target), string(u.Type), string(u.State), u.ManifestDigest.String(), string(u.ProposedBy),
+		u.CreatedAt.Unix(), u.UpdatedAt.Unix(), next, u.ExpiresAt.Unix(), u.Reason, optionalDigest(u.BundleDigest), u.Version)
+	return err
+}
+
+// Target is what is live somewhere.
+func (r *reader) Target(name envelope.ID) (workflow.Target, error) {
+	t := workflow.Target{Name: name, Live: upgrade.None}
+	err := r.tx.QueryRowContext(r.ctx, "SELECT live, live_upgrade, applying FROM targets WHERE name = ?", string(name)).Scan(&t.Live, &t.LiveUpgrade, &t.Applying)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return t, err
+}
+
+// PutTarget writes what is live somewhere.
+func (w *writer) PutTarget(t workflow.Target) error {
+	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO targets (name, live, live_upgrade, applying) VALUES (?, ?, ?, ?)",
+		string(t.Name), string(t.Live), string(t.LiveUpgrade), string(t.Applying))
+	return err
+}
+
+const recordColumns = "digest, seq, upgrade_id, kind, person, signed_at, received_at, body"
+
+func scanRecord(rows *sql.Rows) (workflow.Record, error) {
+	var rec workflow.Record
+	var digest string
+	var signed, received int64
+	if err := rows.Scan(&digest, &rec.Seq, &rec.UpgradeID, &rec.Kind, &rec.Person, &signed, &received, &rec.Body); err != nil {
+		return rec, err
+	}
+	rec.SignedAt, rec.ReceivedAt = timeOf(signed), timeOf(received)
+	var err error
+	rec.Digest, err = parseDigest(digest)
+	return rec, err
+}
+
+// Records are an upgrade's records, in the order of receipt.
+func (r *reader) Records(id envelope.UUID) ([]workflow.Record, error) {
+	return collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE upgrade_id = ? ORDER BY seq", string(id))
+}
+
+// Record is one record.
+func (r *reader) Record(digest envelope.Digest) (workflow.Record, error) {
+	list, err := collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE digest = ?", digest.String())
+	if err == nil && len(list) == 0 {
+		err = workflow.ErrNotFound
+	}
+	if err != nil {
+		return workflow.Record{}, err
+	}
+	return list[0], nil
+}
+
+// AddRecord stores a record whose digest is not known yet.
+func (w *writer) AddRecord(rec workflow.Record) (bool, error) {
+	_, err := w.Record(rec.Digest)
+	if err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, workflow.ErrNotFound) {
+		return false, err
+	}
+	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO records ("+recordColumns+") VALUES (?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM records), ?, ?, ?, ?, ?, ?)",
+		rec.Digest.String(), string(rec.UpgradeID), rec.Kind, string(rec.Person), rec.SignedAt.Unix(), rec.ReceivedAt.Unix(), rec.Body)
+	return err == nil, err
+}
+
+// Registry is the chain of registry entries, version 1 first.
+func (r *reader) Registry() ([]keyregistry.SignedDocument, error) {
+	return collect(r, func(rows *sql.Rows) (keyregistry.SignedDocument, error) {
+		var e keyregistry.SignedDocument
+		var statement []byte
+		if err := rows.Scan(&e.Document, &statement); err != nil {
+			return e, err
+		}
+		var err error
+		e.Statement, err = envelope.Parse(statement)
+		return e, err
+	}, "SELECT document, statement FROM registry ORDER BY version")
+}
+
+// AddRegistry stores the entry of a version.
+func (w *writer) AddRegistry(version int64, e keyregistry.SignedDocument) error {
+	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO registry (version, document, statement) VALUES (?, ?, ?)", version, e.Document, e.Statement.Bytes())
+	return err
+}
+
+// Suspensions are those under one registry document, in the order of receipt.
+func (r *reader) Suspensions(registryDigest envelope.Digest) ([]envelope.Envelope, error) {
+	return collect(r, func(rows *sql.Rows) (envelope.Envelope, error) {
+		var raw []byte
+		if err := rows.Scan(&raw); err != nil {
+			return envelope.Envelope{}, err
+		}
+		return envelope.Parse(raw)
+	}, "SELECT envelope FROM suspensions WHERE registry_digest = ? ORDER BY seq", registryDigest.String())
+}
+
+// AddSuspension stores a suspension.
+func (w *writer) AddSuspension(env envelope.Envelope, registryDigest envelope.Digest) error {
+	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO suspensions (digest, registry_digest, seq, envelope) VALUES (?, ?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM suspensions), ?)",
+		env.PayloadDigest().String(), registryDigest.String(), env.Bytes())
+	return err
+}
