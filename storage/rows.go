@@ -136,7 +136,6 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 		where, args = append(where, "(created_at < ? OR created_at = ? AND id > ?)"), append(args, created, created, id)
 	}
 	args = append(args, p.Limit+1)
-	//nolint:gosec // only placeholders and fixed text are joined
 	query := "SELECT " + upgradeColumns + " FROM upgrades WHERE " + strings.Join(where, " AND ") + " ORDER BY created_at DESC, id LIMIT ?"
 	list, err := collect(r, scanUpgrade, query, args...)
 	if err != nil || len(list) <= p.Limit {

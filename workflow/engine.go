@@ -18,7 +18,7 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// ErrConflict: the upgrade is in a state, or the record of a kind, that does
+// ErrConflict says that the upgrade is in a state, or the record of a kind, that does
 // not go with what is asked. The text says why.
 var ErrConflict = errors.New("conflict")
 

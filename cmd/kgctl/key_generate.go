@@ -44,7 +44,7 @@ func (a *app) generate(ctx context.Context, uri string, algorithm signer.Algorit
 		return err
 	}
 	a.say("Making a %s key: %s", algorithm, name)
-	made := generatedKey{URI: uri}
+	var made generatedKey
 	if strings.HasPrefix(uri, filekey.Scheme) {
 		u, err := filekey.ParseURI(uri)
 		if err != nil {

@@ -18,7 +18,7 @@ func hashFile(path string) (envelope.Digest, error) {
 	if err != nil {
 		return envelope.Digest{}, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return envelope.Digest{}, err

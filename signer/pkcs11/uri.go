@@ -44,7 +44,7 @@ func ParseURI(text string) (URI, error) {
 	}
 	rest, ok := strings.CutPrefix(text, Scheme)
 	if !ok {
-		return URI{}, errors.New("a PKCS#11 URI begins with the scheme pkcs11")
+		return URI{}, errors.New("a PKCS#11 URI begins with pkcs11: in lower case")
 	}
 	path, query, _ := strings.Cut(rest, "?")
 	if err := eachAttribute(path, ";", u.setPath); err != nil {

@@ -229,7 +229,7 @@ func (g *Guard) askPolicy(ctx context.Context, v *upgrade.Verdict, b *upgrade.Qu
 		if err != nil {
 			return err
 		}
-		input.Tests = append(input.Tests, upgrade.TestSummary{Name: r.Name, Result: string(r.Result)})
+		input.Tests = append(input.Tests, upgrade.TestSummary{Name: r.Name, Result: r.Result})
 	}
 	verdict, err := p.Evaluate(ctx, input)
 	if err != nil {

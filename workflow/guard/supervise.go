@@ -39,7 +39,7 @@ func Supervise(ctx context.Context, s Supervisor) error {
 		began := time.Now()
 		err := s.runOnce(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it ended because it was told to
 		}
 		var exit *exec.ExitError
 		if errors.As(err, &exit) && exit.ExitCode() == ExitPIN {

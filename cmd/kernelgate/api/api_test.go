@@ -258,7 +258,7 @@ func TestTokens(t *testing.T) {
 	_, err := c.Events(t.Context(), 0, 1)
 	check(t, err)
 	check(t, os.Chmod(g.tokens, 0o644))
-	check(t, os.WriteFile(g.tokens, []byte("[]"), 0o644)) //nolint:gosec // the test is about this mode
+	check(t, os.WriteFile(g.tokens, []byte("[]"), 0o644))
 	if _, err := c.Events(t.Context(), 0, 1); err == nil {
 		t.Fatal("a token of a file that others read was let in")
 	}
@@ -324,7 +324,7 @@ func (g *gateway) send(t *testing.T, method, path, media, body string) answer {
 	req.Header.Set("Authorization", "Bearer "+g.token(t, "op", "operator"))
 	res, err := http.DefaultClient.Do(req)
 	check(t, err)
-	defer res.Body.Close() //nolint:errcheck // only read
+	defer res.Body.Close()
 	data, err := io.ReadAll(res.Body)
 	check(t, err)
 	return answer{res.StatusCode, string(data), res.Header}

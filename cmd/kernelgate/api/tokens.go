@@ -106,7 +106,7 @@ func readTokens(path string) ([]Token, error) {
 	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 || info.Size() > maxTokenFile {
 		return nil, fmt.Errorf("token file %s has mode %s and %d bytes; it must be a plain file that only its owner reads (chmod 600), of at most %d bytes", path, mode, info.Size(), maxTokenFile)
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("token file: %w", err)
 	}
