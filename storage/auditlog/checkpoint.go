@@ -84,6 +84,12 @@ func OpenCheckpoint(text string, kernelID envelope.ID, keys []keyregistry.Key) (
 	if err != nil {
 		return c, proofInvalid("the checkpoint is not signed by a key of the Kernel: %w", err)
 	}
+	for _, sig := range n.Sigs {
+		// The note package lets the last bits of the base64 be anything.
+		if raw, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil || base64.StdEncoding.EncodeToString(raw) != sig.Base64 {
+			return c, proofInvalid("the checkpoint's signature is not canonical base64")
+		}
+	}
 	if c, err = parseCheckpoint(n.Text); err != nil {
 		return c, err
 	}

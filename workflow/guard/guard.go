@@ -26,10 +26,10 @@ import (
 type Config struct {
 	Root       envelope.Digest // the pinned digest of registry version 1
 	MemoryPath string
-	Records    signer.Signer // a kernel.records key
-	Audit      signer.Signer // a kernel.audit key, Ed25519
-	Clock      func() time.Time
-	Policy     workflow.Policy // needed where the registry pins a policyDigest; may be nil
+	Records    signer.Signer    // a kernel.records key
+	Audit      signer.Signer    // a kernel.audit key, Ed25519
+	Clock      func() time.Time // time.Now, outside tests
+	Policy     workflow.Policy  // needed where the registry pins a policyDigest; may be nil
 }
 
 // Guard implements workflow.Guard in the process that holds the keys. It is
