@@ -1,4 +1,4 @@
-# `make help` lists what there is. FUZZTIME, SOAK_MINUTES and GO can be set on the command line.
+# `make help` lists what there is. DEMO_DIR, FUZZTIME, SOAK_MINUTES and GO can be set on the command line.
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -6,6 +6,7 @@ SHELL       := bash
 
 # The official installer puts Go where few shells look.
 export GO    ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
+DEMO_DIR     ?= demo
 FUZZTIME     ?= 20s
 SOAK_MINUTES ?= 30
 # Of one package, not of all of them: two slow cores under the race detector need more than the default 10 minutes.
@@ -25,6 +26,11 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kernelgate
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: build ## play upgrades on software tokens and check the outcome (DEMO_DIR=demo)
+	$(GO) run ./test/demo -dir $(DEMO_DIR)
+	@for bundle in $(DEMO_DIR)/bundles/*.bundle.json; do bin/kgverify --root "$$(cat $(DEMO_DIR)/root.txt)" "$$bundle"; done
 
 .PHONY: build
 build: build-deps ## build the commands into bin/
@@ -105,5 +111,5 @@ build-deps:
 	@.ci/deps $(BUILD_PACKAGES)
 
 .PHONY: clean
-clean: ## remove bin/
-	rm -rf bin
+clean: ## remove bin/ and demo/
+	rm -rf bin demo
