@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -96,11 +97,21 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("kgverify", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&root, "root", "", "")
-	f.StringVar(&o.artifact, "artifact", "", "")
+	f.Func("artifact", "", func(name string) error {
+		if name == "" {
+			// An unset variable of a script must not switch the check off.
+			return errors.New("the name is empty")
+		}
+		o.artifact = name
+		return nil
+	})
 	f.BoolVar(&o.noAudit, "no-audit", false, "")
 	f.BoolVar(&o.asJSON, "json", false, "")
-	// Flags may stand behind the file too.
+	// Flags may stand behind the file too, but not behind "--".
 	var files []string
+	if i := slices.Index(args, "--"); i >= 0 {
+		args, files = args[:i], slices.Clone(args[i+1:])
+	}
 	for rest := args; ; {
 		if err := f.Parse(rest); err != nil {
 			return o, err

@@ -206,6 +206,9 @@ func (v *Verdict) checkEmergency(b *QuorumBundle) error {
 		return failure.New(failure.EmergencyNotAllowed, "an emergency needs something to go back to")
 	}
 	ratifyBy := v.DecidedAt.Add(v.Registry.Rules().RatificationWindowSeconds)
+	if _, err := envelope.ParseTime(ratifyBy.String()); err != nil {
+		return failure.New(failure.TimeInvalid, "ratifyBy would be after the last year that a time can name")
+	}
 	v.RatifyBy = &ratifyBy
 	v.Keys = append(v.Keys, t.KeyID)
 	return nil

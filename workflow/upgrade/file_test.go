@@ -333,6 +333,22 @@ func forgeries() []forgery {
 		bundle("of two cases", preapprovedFile(60), failure.BundleMismatch, func(b *upgrade.QuorumBundle) { b.Emergency = b.Preapproval }),
 		bundle("an emergency as pre-approval", preapprovedFile(60), failure.BundleMismatch, func(b *upgrade.QuorumBundle) { b.Preapproval.QuorumBundle.EmergencyTrigger = &b.Manifest }),
 
+		{"rollback: with the upgradeId that it takes back, pre-approved", preapprovedFile(60), func(w *world) { w.undoID = upgradeID }, failure.FieldInvalid},
+		{"rollback: with the upgradeId that it takes back, automatic", automaticFile(1), func(w *world) { w.undoID = upgradeID }, failure.FieldInvalid},
+		manifest("a rollback of itself", failure.FieldInvalid, func(m *upgrade.Manifest) {
+			m.Type, m.Rollback = upgrade.TypeRollback, &upgrade.Rollback{Reason: "r", UpgradeID: m.UpgradeID}
+		}),
+		{"emergency: ratifyBy after the year 9999", emergencyFile, func(w *world) {
+			w.decidedAt = when("9999-12-31T12:00:00Z")
+			w.trigger = func(e *upgrade.EmergencyTrigger) { e.TriggeredAt = w.decidedAt }
+			w.document = func(d *keyregistry.Document) {
+				end := when("9999-12-31T23:59:59Z")
+				for i := range d.Approvers {
+					d.Approvers[i].Keys[0].NotAfter = end
+				}
+				d.Kernel.Records[0].NotAfter, d.Kernel.Audit[0].NotAfter = end, end
+			}
+		}, failure.TimeInvalid},
 		record("approvers", func(p *upgrade.AppliedPredicate) { p.Approvers = p.Approvers[:2] }),
 		record("base", func(p *upgrade.AppliedPredicate) { p.BaseRevision = upgrade.None }),
 		record("patch", func(p *upgrade.AppliedPredicate) { p.PatchHash = other }),

@@ -126,6 +126,9 @@ func (m *Manifest) checkType() error {
 		if m.Rollback == nil {
 			return failure.New(failure.FieldInvalid, "an upgrade of type rollback names the upgrade that it takes back")
 		}
+		if m.Rollback.UpgradeID == m.UpgradeID {
+			return failure.New(failure.FieldInvalid, "a rollback has an upgradeId of its own: one upgradeId has one manifest")
+		}
 		if m.BaseRevision == None {
 			return failure.New(failure.FieldInvalid, "a rollback's baseRevision is the patch that it takes back, never %q", None)
 		}

@@ -88,17 +88,21 @@ func Tally(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Diges
 
 func judge(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Digest, d Decision, suspended Suspended, t envelope.Time) Seat {
 	seat := Seat{Person: d.Person, SignedAt: d.SignedAt, KeyID: d.Envelope.Signatures[0].KeyID, Status: SeatApproved}
+	var a *Approval
 	var err error
 	if d.Rejected {
 		// A no stands even where a new registry came in between: the person
 		// has to say yes again to be counted as yes.
 		seat.Status = SeatRejected
-	} else if _, err = VerifyApproval(reg, m, manifestDigest, d.Envelope, t); err != nil {
+	} else if a, err = VerifyApproval(reg, m, manifestDigest, d.Envelope, t); err != nil {
 		seat.Status = SeatVoid
 		if failure.ClassOf(err) == failure.ApprovalStale {
 			seat.Status = SeatStale
 		}
 		seat.Reason = failure.DetailOf(err)
+	} else if a.ApproverID != d.Person || a.ApprovalTs != d.SignedAt {
+		// What was signed counts, not the columns of a table beside it.
+		seat.Status, seat.Reason = SeatVoid, "the stored row names another person or time than the signed approval"
 	}
 	if suspended(seat.KeyID) {
 		seat.Status, seat.Reason = SeatSuspended, "the key that signed is suspended"

@@ -116,11 +116,12 @@ type world struct {
 	regs        upgrade.Registries
 	decidedAt   envelope.Time
 	extraEvents []auditlog.Event
+	undoID      envelope.UUID // of the Kernel's own rollback
 }
 
 func newWorld(t testing.TB) *world {
 	return &world{
-		t: t, approvers: []string{"divlead-1", "ryan", "sec-eng"}, decidedAt: decided, signAs: map[string]string{},
+		t: t, approvers: []string{"divlead-1", "ryan", "sec-eng"}, decidedAt: decided, undoID: undoID, signAs: map[string]string{},
 		test: `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"release","digest":{"sha256":"` + patch.Hex() +
 			`"}}],"predicateType":"https://in-toto.io/attestation/test-result/v0.1","predicate":{"result":"PASSED","configuration":[{"name":"unit"}],"Result":null,"seconds":1.5}}`,
 	}
@@ -263,7 +264,7 @@ func (w *world) emergency() upgrade.QuorumBundle {
 // undo is a Kernel's own rollback of u, before its case's own members.
 func (w *world) undo(hook func(*upgrade.Manifest)) upgrade.QuorumBundle {
 	m := w.newManifest(func(m *upgrade.Manifest) {
-		m.Type, m.UpgradeID, m.ProposedBy, m.KeyID = upgrade.TypeRollback, undoID, upgrade.KernelID, keyID("records")
+		m.Type, m.UpgradeID, m.ProposedBy, m.KeyID = upgrade.TypeRollback, w.undoID, upgrade.KernelID, keyID("records")
 		m.BaseRevision, m.PatchHash = upgrade.RevisionOf(patch), base
 		m.Rollback = &upgrade.Rollback{Reason: "taken back", UpgradeID: upgradeID}
 		m.Timestamp = w.decidedAt
