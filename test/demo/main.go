@@ -178,11 +178,14 @@ func (d *demo) stories(ctx context.Context) error {
 	if err := d.forged(ctx, next); err != nil {
 		return err
 	}
-	undo, err := d.propose(ctx, "rollback of upgrade-42", "", next)
+	undo, err := d.propose(ctx, "rollback-of-42", "", next)
 	if err != nil {
 		return err
 	}
 	if err := d.through(ctx, undo, "<h1>version 1</h1>", "divlead-1", "sec-eng", "tech-lead"); err != nil {
+		return err
+	}
+	if err := d.wait(ctx, next, workflow.StateRolledBack); err != nil {
 		return err
 	}
 	say("All of it held. Look at %s/bundles, and at %s/web/current.", d.dir, d.dir)
@@ -273,7 +276,13 @@ func (d *demo) approve(ctx context.Context, p *proposal, who, by string) error {
 }
 
 func (d *demo) through(ctx context.Context, p *proposal, page string, approvers ...string) error {
-	for _, who := range approvers {
+	for i, who := range approvers {
+		if i == upgrade.Quorum-1 {
+			// Two approvals do nothing.
+			if err := d.wait(ctx, p, workflow.StatePendingApproval); err != nil {
+				return err
+			}
+		}
 		if err := d.approve(ctx, p, who, who); err != nil {
 			return fmt.Errorf("%s approves %s: %w", who, p.name, err)
 		}
@@ -283,8 +292,11 @@ func (d *demo) through(ctx context.Context, p *proposal, page string, approvers 
 		return err
 	}
 	live, err := os.ReadFile(filepath.Join(d.dir, "web", "current", "index.html"))
-	if err != nil || string(live) != page {
-		return fmt.Errorf("%s: what is live is %q: %w", p.name, live, err)
+	if err != nil {
+		return err
+	}
+	if string(live) != page {
+		return fmt.Errorf("%s: what is live is %q, not %q", p.name, live, page)
 	}
 	bundle, err := d.engine.Bundle(ctx, p.manifest.UpgradeID)
 	if err != nil {
@@ -294,7 +306,7 @@ func (d *demo) through(ctx context.Context, p *proposal, page string, approvers 
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
 	say("The Kernel's token signed %q, it is live, and its bundle verifies.", p.name)
-	return d.leave("bundles", string(p.manifest.UpgradeID)+".bundle.json", bundle)
+	return d.leave("bundles", p.name+".bundle.json", bundle)
 }
 
 func (d *demo) wait(ctx context.Context, p *proposal, want workflow.State) error {
@@ -343,7 +355,7 @@ func (d *demo) forged(ctx context.Context, live *proposal) error {
 	}
 	err = d.approve(ctx, p, "ryan", "ops")
 	if failure.ClassOf(err) != failure.KeyNotOfPerson {
-		return fmt.Errorf("a forged approval was answered with %w", err)
+		return fmt.Errorf("a forged approval was answered with: %v", err) //nolint:errorlint // nil is an answer too
 	}
 	say("An approval in ryan's name, signed by ops, is refused: %v", err)
 	return nil
