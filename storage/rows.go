@@ -264,3 +264,18 @@ func (w *writer) AddSuspension(env envelope.Envelope, registryDigest envelope.Di
 		env.PayloadDigest().String(), registryDigest.String(), env.Bytes())
 	return err
 }
+
+// Cursor is how far a follower of the log has come.
+func (r *reader) Cursor(follower string) (next int64, err error) {
+	err = r.tx.QueryRowContext(r.ctx, "SELECT next FROM cursors WHERE follower = ?", follower).Scan(&next)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return next, err
+}
+
+// PutCursor stores how far a follower of the log has come.
+func (w *writer) PutCursor(follower string, next int64) error {
+	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO cursors (follower, next) VALUES (?, ?) ON CONFLICT (follower) DO UPDATE SET next = excluded.next", follower, next)
+	return err
+}

@@ -2,6 +2,7 @@ package workflow_test
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
@@ -35,11 +36,12 @@ type state struct {
 	hashes   []tlog.Hash
 	note     string
 	sealed   int64
+	cursors  map[string]int64
 }
 
 func newMemory(now func() envelope.Time) *memory {
 	m := &memory{now: now}
-	m.state = state{m: m, upgrades: map[envelope.UUID]workflow.Upgrade{}, targets: map[envelope.ID]workflow.Target{}}
+	m.state = state{m: m, upgrades: map[envelope.UUID]workflow.Upgrade{}, targets: map[envelope.ID]workflow.Target{}, cursors: map[string]int64{}}
 	return m
 }
 
@@ -76,6 +78,7 @@ func (s state) copy() *state {
 	for k, v := range ta {
 		s.targets[k] = v
 	}
+	s.cursors = maps.Clone(s.cursors)
 	s.records, s.events, s.hashes = slices.Clone(s.records), slices.Clone(s.events), slices.Clone(s.hashes)
 	return &s
 }
@@ -222,4 +225,11 @@ func (s *state) AppendEvent(d workflow.EventDraft) (workflow.StoredEvent, error)
 	stored := workflow.StoredEvent{Seq: ev.Seq, Leaf: env.Bytes(), Event: parsed, Hash: env.PayloadDigest()}
 	s.events = append(s.events, stored)
 	return stored, err
+}
+
+func (s *state) Cursor(follower string) (int64, error) { return s.cursors[follower], nil }
+
+func (s *state) PutCursor(follower string, next int64) error {
+	s.cursors[follower] = next
+	return nil
 }

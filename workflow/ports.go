@@ -52,6 +52,26 @@ type Change struct {
 	Artifact func(ctx context.Context) (io.ReadCloser, error)
 }
 
+// Canary measures a target: before an apply, for its baseline, and after it,
+// against the limits that its configuration sets. Both block for their window;
+// after a restart the engine begins the window anew.
+type Canary interface {
+	// Baseline is the report of the target as it is; nil where nothing is
+	// configured to watch the target.
+	Baseline(ctx context.Context, target envelope.ID) (report []byte, err error)
+	// Watch judges the target after the apply, against limits and baseline.
+	Watch(ctx context.Context, target envelope.ID, baseline []byte) (CanaryResult, error)
+}
+
+// CanaryResult is how a canary ended. Inconclusive means too few samples by
+// the window's end, and counts as failed.
+type CanaryResult struct {
+	Passed       bool
+	Inconclusive bool
+	Codes        []string // short codes of what failed, such as error_rate or p99; for the log
+	Report       []byte   // canonical JSON: the checks, their windows and numbers; nil where nothing is watched
+}
+
 // Guard is the process that can use the Kernel's keys (PROTOCOL section 11). It
 // judges each case itself. A refusal is a failure.Error and is final for that
 // request; anything else wraps ErrGuardUnavailable and may be asked again.

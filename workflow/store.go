@@ -112,6 +112,9 @@ type Reader interface {
 	TreeRoot(size int64) (tlog.Hash, error)
 	InclusionProof(index, size int64) ([][]byte, error)
 	ConsistencyProof(oldSize, newSize int64) ([][]byte, error)
+	// Cursor is the seq of the event that a follower of the log takes next; 0
+	// for one never heard of.
+	Cursor(follower string) (next int64, err error)
 }
 
 // Tx is a write transaction.
@@ -125,6 +128,7 @@ type Tx interface {
 	AddSuspension(env envelope.Envelope, registryDigest envelope.Digest) error
 	AppendEvent(draft EventDraft) (StoredEvent, error)
 	PutCheckpoint(note string, size int64) error
+	PutCursor(follower string, next int64) error
 }
 
 // Store keeps the workflow's state, the records and the log. What Update did

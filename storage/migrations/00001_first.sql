@@ -68,6 +68,12 @@ CREATE TABLE checkpoints (
     note TEXT NOT NULL
 ) STRICT;
 
+-- How far each follower of the log (bus, notifications) has come.
+CREATE TABLE cursors (
+    follower TEXT PRIMARY KEY,
+    next INTEGER NOT NULL
+) STRICT;
+
 -- What was accepted stays as it is. A REPLACE deletes without asking a DELETE
 -- trigger, so each table also refuses an INSERT of a key that it has.
 -- +goose StatementBegin
