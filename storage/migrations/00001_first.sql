@@ -74,6 +74,19 @@ CREATE TABLE cursors (
     next INTEGER NOT NULL
 ) STRICT;
 
+-- Who may sign in to CommandPad, and what their cookies and links stand for.
+CREATE TABLE accounts (
+    person TEXT PRIMARY KEY,
+    role TEXT NOT NULL,
+    passkeys BLOB NOT NULL
+) STRICT;
+CREATE TABLE secrets (
+    hash TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    body BLOB NOT NULL,
+    until INTEGER NOT NULL
+) STRICT;
+
 -- What was accepted stays as it is. A REPLACE deletes without asking a DELETE
 -- trigger, so each table also refuses an INSERT of a key that it has.
 -- +goose StatementBegin

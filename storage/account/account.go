@@ -1,0 +1,60 @@
+// Package account is what CommandPad's sign-in keeps: who has which passkeys,
+// and short-lived secrets, of which only hashes are stored. None of it gives
+// authority over upgrades; that is in signatures alone.
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"time"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+)
+
+// Account is one person who may sign in.
+type Account struct {
+	Person   envelope.ID
+	Role     string
+	Passkeys []byte // JSON, as the WebAuthn library keeps credentials
+}
+
+// Kind is what a secret opens.
+type Kind string
+
+// The kinds of secrets.
+const (
+	Invitation Kind = "invitation" // enrols a passkey, once
+	Ceremony   Kind = "ceremony"   // one WebAuthn exchange under way
+	Session    Kind = "session"    // signed in
+)
+
+// Store keeps accounts and secrets; all replicas share one. What is not there,
+// or is past its end, is workflow.ErrNotFound.
+type Store interface {
+	Account(ctx context.Context, person envelope.ID) (Account, error)
+	Accounts(ctx context.Context) ([]Account, error)
+	PutAccount(ctx context.Context, a Account) error
+	// PutSecret stores what a secret of a kind stands for, under its hash.
+	PutSecret(ctx context.Context, kind Kind, hash string, body []byte, until time.Time) error
+	Secret(ctx context.Context, kind Kind, hash string) (body []byte, until time.Time, err error)
+	// TakeSecret is Secret, and it is gone: of two callers one gets it.
+	TakeSecret(ctx context.Context, kind Kind, hash string) (body []byte, err error)
+}
+
+// NewSecret is 256 random bits as text for a cookie or a link, and the hash
+// under which they are stored. There is nothing to guess, so a plain hash does.
+func NewSecret() (text, hash string) {
+	secret := make([]byte, sha256.Size)
+	_, _ = rand.Read(secret) // never fails
+	text = base64.RawURLEncoding.EncodeToString(secret)
+	return text, Hash(text)
+}
+
+// Hash is the stored form of a secret's text.
+func Hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
