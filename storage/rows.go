@@ -76,21 +76,38 @@ func parseDigest(text string) (envelope.Digest, error) {
 	return envelope.ParseDigest(text)
 }
 
-const upgradeColumns = "id, target, type, state, manifest_digest, proposed_by, created_at, updated_at, next_at, expires_at, reason, bundle_digest, version"
+func optionalTime(unix *int64) *envelope.Time {
+	if unix == nil {
+		return nil
+	}
+	t := timeOf(*unix)
+	return &t
+}
+
+func optionalUnix(t *envelope.Time) *int64 {
+	if t == nil {
+		return nil
+	}
+	unix := t.Unix()
+	return &unix
+}
+
+const upgradeColumns = "id, target, type, state, manifest_digest, proposed_by, created_at, updated_at, next_at, expires_at, reason, bundle_digest, patch, decision_case, ratify_by, rollback_id, version"
 
 func scanUpgrade(rows *sql.Rows) (workflow.Upgrade, error) {
 	var u workflow.Upgrade
-	var manifest, bundle string
+	var manifest, bundle, patch string
 	var created, updated, expires int64
-	var next *int64
-	err := rows.Scan(&u.ID, &u.Target, &u.Type, &u.State, &manifest, &u.ProposedBy, &created, &updated, &next, &expires, &u.Reason, &bundle, &u.Version)
+	var next, ratify *int64
+	err := rows.Scan(&u.ID, &u.Target, &u.Type, &u.State, &manifest, &u.ProposedBy, &created, &updated, &next, &expires, &u.Reason, &bundle,
+		&patch, &u.Case, &ratify, &u.RollbackID, &u.Version)
 	if err != nil {
 		return u, err
 	}
 	u.CreatedAt, u.UpdatedAt, u.ExpiresAt = timeOf(created), timeOf(updated), timeOf(expires)
-	if next != nil {
-		t := timeOf(*next)
-		u.NextAt = &t
+	u.NextAt, u.RatifyBy = optionalTime(next), optionalTime(ratify)
+	if u.Patch, err = parseDigest(patch); err != nil {
+		return u, err
 	}
 	if u.ManifestDigest, err = parseDigest(manifest); err != nil {
 		return u, err
@@ -127,6 +144,9 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 	if p.Target != "" {
 		where, args = append(where, "target = ?"), append(args, string(p.Target))
 	}
+	if p.Patch != (envelope.Digest{}) {
+		where, args = append(where, "patch = ?"), append(args, p.Patch.String())
+	}
 	if p.Cursor != "" {
 		at, id, ok := strings.Cut(p.Cursor, "_")
 		created, err := strconv.ParseInt(at, 10, 64)
@@ -146,21 +166,13 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 	return list, fmt.Sprintf("%d_%s", last.CreatedAt.Unix(), last.ID), nil
 }
 
-// Due are upgrades that the engine has work with now, the oldest first.
-func (r *reader) Due(now envelope.Time, limit int) ([]workflow.Upgrade, error) {
-	return collect(r, scanUpgrade, "SELECT "+upgradeColumns+" FROM upgrades WHERE next_at <= ? ORDER BY next_at, id LIMIT ?", now.Unix(), limit)
-}
-
-// PutUpgrade writes an upgrade's row.
+// PutUpgrade writes an upgrade's row. The columns of a claim are not named, so
+// that the row that is written is nobody's.
 func (w *writer) PutUpgrade(u workflow.Upgrade) error {
-	var next *int64
-	if u.NextAt != nil {
-		unix := u.NextAt.Unix()
-		next = &unix
-	}
-	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO upgrades ("+upgradeColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO upgrades ("+upgradeColumns+") VALUES (?"+strings.Repeat(", ?", 16)+")",
 		string(u.ID), string(u.Target), string(u.Type), string(u.State), u.ManifestDigest.String(), string(u.ProposedBy),
-		u.CreatedAt.Unix(), u.UpdatedAt.Unix(), next, u.ExpiresAt.Unix(), u.Reason, optionalDigest(u.BundleDigest), u.Version)
+		u.CreatedAt.Unix(), u.UpdatedAt.Unix(), optionalUnix(u.NextAt), u.ExpiresAt.Unix(), u.Reason, optionalDigest(u.BundleDigest),
+		optionalDigest(u.Patch), string(u.Case), optionalUnix(u.RatifyBy), string(u.RollbackID), u.Version)
 	return err
 }
 
@@ -181,24 +193,29 @@ func (w *writer) PutTarget(t workflow.Target) error {
 	return err
 }
 
-const recordColumns = "digest, seq, upgrade_id, kind, person, signed_at, received_at, body"
+const recordColumns = "digest, seq, upgrade_id, kind, person, signed_at, received_at, patch, body"
 
 func scanRecord(rows *sql.Rows) (workflow.Record, error) {
 	var rec workflow.Record
-	var digest string
+	var digest, patch string
 	var signed, received int64
-	if err := rows.Scan(&digest, &rec.Seq, &rec.UpgradeID, &rec.Kind, &rec.Person, &signed, &received, &rec.Body); err != nil {
+	if err := rows.Scan(&digest, &rec.Seq, &rec.UpgradeID, &rec.Kind, &rec.Person, &signed, &received, &patch, &rec.Body); err != nil {
 		return rec, err
 	}
 	rec.SignedAt, rec.ReceivedAt = timeOf(signed), timeOf(received)
 	var err error
+	if rec.Patch, err = parseDigest(patch); err != nil {
+		return rec, err
+	}
 	rec.Digest, err = parseDigest(digest)
 	return rec, err
 }
 
-// Records are an upgrade's records, in the order of receipt.
+// Records are an upgrade's records and the test results of its patch, in the
+// order of receipt.
 func (r *reader) Records(id envelope.UUID) ([]workflow.Record, error) {
-	return collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE upgrade_id = ? ORDER BY seq", string(id))
+	return collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE upgrade_id = ?1"+
+		" OR patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = ?1) ORDER BY seq", string(id))
 }
 
 // Record is one record.
@@ -222,8 +239,8 @@ func (w *writer) AddRecord(rec workflow.Record) (bool, error) {
 	if !errors.Is(err, workflow.ErrNotFound) {
 		return false, err
 	}
-	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO records ("+recordColumns+") VALUES (?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM records), ?, ?, ?, ?, ?, ?)",
-		rec.Digest.String(), string(rec.UpgradeID), rec.Kind, string(rec.Person), rec.SignedAt.Unix(), rec.ReceivedAt.Unix(), rec.Body)
+	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO records ("+recordColumns+") VALUES (?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM records), ?, ?, ?, ?, ?, ?, ?)",
+		rec.Digest.String(), string(rec.UpgradeID), rec.Kind, string(rec.Person), rec.SignedAt.Unix(), rec.ReceivedAt.Unix(), optionalDigest(rec.Patch), rec.Body)
 	return err == nil, err
 }
 

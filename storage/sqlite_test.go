@@ -275,7 +275,7 @@ func TestRows(t *testing.T) {
 		if len(seen) != total {
 			t.Errorf("%d upgrades are listed, not %d", len(seen), total)
 		}
-		due, err := r.Due(now.Add(10), 10)
+		due, err := r.Due(now.Add(10), now.Add(70), 10)
 		if len(due) != 3 || due[0].NextAt == nil || *due[0].NextAt != now {
 			t.Errorf("due are %v", due)
 		}

@@ -32,7 +32,8 @@ type Config struct {
 	Clock     func() time.Time // nil: time.Now
 	Logger    *slog.Logger     // nil: slog.Default()
 	Root      envelope.Digest  // pinned digest of the registry's version 1
-	Instance  string           // Text(80), names this gateway in event keys
+	Canary    Canary           // nil: nothing is watched
+	Instance  string           // Text(80), names this gateway in event keys and claims; no other has it
 	// SetEventKey hands the storage the key that signs events from now on.
 	SetEventKey func(kernelID envelope.ID, s signer.Signer, delegation envelope.Envelope) error
 }
@@ -45,6 +46,7 @@ type Engine struct {
 
 	keyMu    sync.RWMutex // held for writing while the event key changes
 	keyUntil envelope.Time
+	healedAt envelope.Time
 
 	sealMu sync.Mutex
 
@@ -89,7 +91,7 @@ func (e *Engine) registries(r Reader) (upgrade.Registries, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.regs) == len(entries) && len(entries) > 0 {
+	if n := len(entries); n > 0 && len(e.regs) == n && e.regs.Last().Digest() == envelope.DigestOf(entries[n-1].Document) {
 		return e.regs, nil
 	}
 	regs, err := upgrade.AcceptAll(e.Root, entries)

@@ -11,14 +11,22 @@ import (
 
 // The kinds of records.
 const (
-	KindManifest       = "manifest"
-	KindApproval       = "approval"
-	KindRejection      = "rejection"
-	KindTestRequest    = "test-request"
-	KindTestResult     = "test-result"
-	KindPolicyDecision = "policy-decision"
-	KindQuorumBundle   = "quorum-bundle"
-	KindAppliedRecord  = "applied-record"
+	KindManifest           = "manifest"
+	KindApproval           = "approval"
+	KindRejection          = "rejection"
+	KindTestRequest        = "test-request"
+	KindTestResult         = "test-result"
+	KindTrigger            = "emergency-trigger"
+	KindPolicyDecision     = "policy-decision"
+	KindQuorumBundle       = "quorum-bundle"
+	KindAppliedRecord      = "applied-record"
+	KindRatificationBundle = "ratification-bundle"
+	KindRatification       = "ratification"
+	KindRollbackDraft      = "rollback-draft" // a rollback manifest before the guard signed it
+	KindCanaryBaseline     = "canary-baseline"
+	KindCanaryReport       = "canary-report"
+	KindRegistryEntry      = "registry-entry" // of no upgrade, as is the next
+	KindSuspension         = "key-suspension"
 )
 
 // dossier is all that is known of one upgrade, as of one transaction.

@@ -27,21 +27,30 @@ type memory struct {
 }
 
 type state struct {
-	m        *memory
-	upgrades map[envelope.UUID]workflow.Upgrade
-	targets  map[envelope.ID]workflow.Target
-	records  []workflow.Record
-	registry []keyregistry.SignedDocument
-	events   []workflow.StoredEvent
-	hashes   []tlog.Hash
-	note     string
-	sealed   int64
-	cursors  map[string]int64
+	m         *memory
+	upgrades  map[envelope.UUID]workflow.Upgrade
+	targets   map[envelope.ID]workflow.Target
+	records   []workflow.Record
+	registry  []keyregistry.SignedDocument
+	events    []workflow.StoredEvent
+	hashes    []tlog.Hash
+	suspended map[envelope.Digest][]envelope.Envelope
+	claims    map[envelope.UUID]claim
+	spent     map[string]int64
+	note      string
+	sealed    int64
+	cursors   map[string]int64
+}
+
+type claim struct {
+	by    string
+	until envelope.Time
 }
 
 func newMemory(now func() envelope.Time) *memory {
 	m := &memory{now: now}
-	m.state = state{m: m, upgrades: map[envelope.UUID]workflow.Upgrade{}, targets: map[envelope.ID]workflow.Target{}, cursors: map[string]int64{}}
+	m.state = state{m: m, upgrades: map[envelope.UUID]workflow.Upgrade{}, targets: map[envelope.ID]workflow.Target{}, cursors: map[string]int64{},
+		suspended: map[envelope.Digest][]envelope.Envelope{}, claims: map[envelope.UUID]claim{}, spent: map[string]int64{}}
 	return m
 }
 
@@ -78,7 +87,8 @@ func (s state) copy() *state {
 	for k, v := range ta {
 		s.targets[k] = v
 	}
-	s.cursors = maps.Clone(s.cursors)
+	s.cursors, s.suspended, s.claims, s.spent = maps.Clone(s.cursors), maps.Clone(s.suspended), maps.Clone(s.claims), maps.Clone(s.spent)
+	s.registry = slices.Clone(s.registry)
 	s.records, s.events, s.hashes = slices.Clone(s.records), slices.Clone(s.events), slices.Clone(s.hashes)
 	return &s
 }
@@ -93,25 +103,73 @@ func (s *state) Upgrade(id envelope.UUID) (workflow.Upgrade, error) {
 
 func (s *state) Upgrades(p workflow.Page) (list []workflow.Upgrade, _ string, _ error) {
 	for _, u := range s.upgrades {
-		if (p.Target == "" || p.Target == u.Target) && (p.States == nil || slices.Contains(p.States, u.State)) {
+		if (p.Target == "" || p.Target == u.Target) && (p.States == nil || slices.Contains(p.States, u.State)) &&
+			(p.Patch == envelope.Digest{} || p.Patch == u.Patch) {
 			list = append(list, u)
 		}
 	}
 	return list, "", nil
 }
 
-func (s *state) Due(now envelope.Time, _ int) (list []workflow.Upgrade, _ error) {
+func (s *state) Due(now, until envelope.Time, _ int) (list []workflow.Upgrade, _ error) {
 	for _, u := range s.upgrades {
-		if u.NextAt != nil && !u.NextAt.After(now) {
+		c, claimed := s.claims[u.ID]
+		if u.NextAt != nil && !u.NextAt.After(now) && (!claimed || !c.until.After(now) || c.until.After(until)) {
 			list = append(list, u)
 		}
 	}
 	return list, nil
 }
 
+func (s *state) Claim(now, until envelope.Time, instance string, limit int) ([]workflow.Upgrade, error) {
+	list, err := s.Due(now, until, limit)
+	for _, u := range list {
+		s.claims[u.ID] = claim{instance, until}
+	}
+	return list, err
+}
+
+func (s *state) Renew(id envelope.UUID, instance string, until envelope.Time) error {
+	if s.claims[id].by != instance {
+		return workflow.ErrNotFound
+	}
+	s.claims[id] = claim{instance, until}
+	return nil
+}
+
+func (s *state) Release(instance string) error {
+	maps.DeleteFunc(s.claims, func(_ envelope.UUID, c claim) bool { return c.by == instance })
+	return nil
+}
+
+func (s *state) Wake(now envelope.Time, states []workflow.State) error {
+	for id, u := range s.upgrades {
+		if slices.Contains(states, u.State) {
+			u.NextAt = &now
+			s.upgrades[id] = u
+		}
+	}
+	return nil
+}
+
+func (s *state) Spent(target envelope.ID, month string) (list []upgrade.Cost, _ error) {
+	for _, currency := range []string{"EUR", "USD"} {
+		if n, ok := s.spent[string(target)+month+currency]; ok {
+			list = append(list, upgrade.Cost{Currency: currency, MinorUnits: n})
+		}
+	}
+	return list, nil
+}
+
+func (s *state) AddSpent(target envelope.ID, month string, c upgrade.Cost) error {
+	s.spent[string(target)+month+c.Currency] += c.MinorUnits
+	return nil
+}
+
 func (s *state) Records(id envelope.UUID) (list []workflow.Record, _ error) {
 	for _, r := range s.records {
-		if r.UpgradeID == id {
+		u := s.upgrades[id]
+		if r.UpgradeID == id || r.Patch != (envelope.Digest{}) && r.Patch == u.Patch {
 			list = append(list, r)
 		}
 	}
@@ -136,8 +194,8 @@ func (s *state) Target(name envelope.ID) (workflow.Target, error) {
 }
 
 func (s *state) Registry() ([]keyregistry.SignedDocument, error) { return s.registry, nil }
-func (s *state) Suspensions(envelope.Digest) ([]envelope.Envelope, error) {
-	return nil, nil
+func (s *state) Suspensions(registry envelope.Digest) ([]envelope.Envelope, error) {
+	return s.suspended[registry], nil
 }
 
 func (s *state) Events(from int64, limit int) ([]workflow.StoredEvent, error) {
@@ -187,8 +245,12 @@ func raw(hashes []tlog.Hash) [][]byte {
 	return out
 }
 
-func (s *state) PutUpgrade(u workflow.Upgrade) error { s.upgrades[u.ID] = u; return nil }
-func (s *state) PutTarget(t workflow.Target) error   { s.targets[t.Name] = t; return nil }
+func (s *state) PutUpgrade(u workflow.Upgrade) error {
+	s.upgrades[u.ID] = u
+	delete(s.claims, u.ID)
+	return nil
+}
+func (s *state) PutTarget(t workflow.Target) error { s.targets[t.Name] = t; return nil }
 func (s *state) AddRecord(r workflow.Record) (bool, error) {
 	if _, err := s.Record(r.Digest); err == nil {
 		return false, nil
@@ -201,7 +263,12 @@ func (s *state) AddRegistry(_ int64, e keyregistry.SignedDocument) error {
 	s.registry = append(s.registry, e)
 	return nil
 }
-func (s *state) AddSuspension(envelope.Envelope, envelope.Digest) error { return nil }
+
+func (s *state) AddSuspension(env envelope.Envelope, registry envelope.Digest) error {
+	s.suspended[registry] = append(slices.Clone(s.suspended[registry]), env)
+	return nil
+}
+
 func (s *state) PutCheckpoint(note string, size int64) error {
 	s.note, s.sealed = note, size
 	return nil

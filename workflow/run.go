@@ -16,13 +16,20 @@ const (
 	keyMargin    = 3600 // seconds before its end that an event key is replaced
 	maxBackoff   = 30   // seconds
 	callDeadline = 30 * time.Second
+	claimSeconds = 60               // that a claim on a row holds
+	renewEvery   = 20 * time.Second // while a step runs
+	healEvery    = 60               // seconds between two looks at what the guard knows
+	healRetry    = 5                // seconds after a look that failed
 )
 
 // Run works until ctx ends: it keeps an event key, seals what was logged and
-// takes up every upgrade that is due, those of an earlier run included.
+// takes up every upgrade that is due, those of an earlier run included. Claims
+// that an earlier run of this instance left behind are given up first.
 func (e *Engine) Run(ctx context.Context) error {
 	var steps sync.WaitGroup
+	defer e.releaseClaims(context.WithoutCancel(ctx))
 	defer steps.Wait()
+	e.releaseClaims(ctx)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
@@ -41,32 +48,73 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
+func (e *Engine) releaseClaims(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	if err := e.Store.Update(ctx, func(tx Tx) error { return tx.Release(e.Instance) }); err != nil {
+		e.Logger.WarnContext(ctx, "claims could not be given up; they end by themselves", "err", err)
+	}
+}
+
 func (e *Engine) round(ctx context.Context, steps *sync.WaitGroup) error {
 	if err := e.keepKey(ctx); err != nil {
 		return err
 	}
+	if err := e.heal(ctx); err != nil {
+		e.Logger.WarnContext(ctx, "what the guard accepted could not be taken over; it is tried again", "err", err)
+	}
 	if err := e.seal(ctx); err != nil {
 		e.Logger.WarnContext(ctx, "the log could not be sealed", "err", err)
 	}
-	var due []Upgrade
-	err := e.Store.View(ctx, func(r Reader) (err error) {
-		due, err = r.Due(e.now(), dueLimit)
-		return err
-	})
+	due, err := e.claim(ctx)
 	for _, u := range due {
 		if e.take(u.ID) {
 			steps.Go(func() {
 				defer e.release(u.ID)
-				err := e.step(ctx, u)
-				if err == nil {
-					e.forget(u.ID)
-				} else if ctx.Err() == nil {
-					e.later(ctx, u.ID, err)
-				}
+				e.work(ctx, u)
 			})
 		}
 	}
 	return err
+}
+
+// claim is the due rows that are this engine's now. It writes only where a
+// look says that there are some.
+func (e *Engine) claim(ctx context.Context) (due []Upgrade, err error) {
+	now := e.now()
+	until := now.Add(claimSeconds)
+	err = e.Store.View(ctx, func(r Reader) (err error) {
+		due, err = r.Due(now, until, dueLimit)
+		return err
+	})
+	if err != nil || len(due) == 0 {
+		return nil, err
+	}
+	err = e.Store.Update(ctx, func(tx Tx) (err error) {
+		due, err = tx.Claim(now, until, e.Instance, dueLimit)
+		return err
+	})
+	return due, err
+}
+
+// work does one step, and keeps the claim for as long as it takes.
+func (e *Engine) work(ctx context.Context, u Upgrade) {
+	held, done := context.WithCancel(ctx)
+	defer done()
+	go func() {
+		for sleep(held, renewEvery) {
+			err := e.Store.Update(held, func(tx Tx) error { return tx.Renew(u.ID, e.Instance, e.now().Add(claimSeconds)) })
+			if err != nil && !errors.Is(err, ErrNotFound) && held.Err() == nil {
+				e.Logger.WarnContext(ctx, "a claim could not be renewed", "upgrade", u.ID, "err", err)
+			}
+		}
+	}()
+	err := e.step(ctx, u)
+	if err == nil {
+		e.forget(u.ID)
+	} else if ctx.Err() == nil {
+		e.later(ctx, u.ID, err)
+	}
 }
 
 func (e *Engine) take(id envelope.UUID) bool {

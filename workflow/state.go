@@ -76,3 +76,7 @@ func Next(from State, move Move) (State, error) {
 func open(s State) bool {
 	return s == StateDraft || s == StatePaused || s == StatePendingApproval || s == StateQuorumReached
 }
+
+// counting are the states in which people's decisions count: those of open, and
+// emergencies that await their ratification.
+var counting = []State{StateDraft, StatePaused, StatePendingApproval, StateQuorumReached, StateEmergencyApplied}

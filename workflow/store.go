@@ -47,6 +47,10 @@ type Upgrade struct {
 	ExpiresAt      envelope.Time
 	Reason         string // why it is where it is, for people
 	BundleDigest   envelope.Digest
+	Patch          envelope.Digest // the manifest's patchHash
+	Case           upgrade.Case    // under which case it is decided; empty means by quorum
+	RatifyBy       *envelope.Time  // of an applied emergency
+	RollbackID     envelope.UUID   // the Kernel's own rollback of it, once raised
 	Version        int64
 }
 
@@ -54,12 +58,13 @@ type Upgrade struct {
 type Record struct {
 	Digest     envelope.Digest // of the payload; a record's identity
 	UpgradeID  envelope.UUID
-	Kind       string // manifest, approval, rejection, test-request, test-result, emergency-trigger, policy-decision, quorum-bundle, applied-record, ratification
+	Kind       string // one of the Kind constants
 	Person     envelope.ID
 	SignedAt   envelope.Time
 	ReceivedAt envelope.Time
-	Seq        int64  // order of receipt; set by the store
-	Body       []byte // the envelope's or the object's canonical bytes
+	Patch      envelope.Digest // of test results alone: they belong to every upgrade with that patch
+	Seq        int64           // order of receipt; set by the store
+	Body       []byte          // the envelope's or the object's canonical bytes
 }
 
 // Target is what is live somewhere, as the gateway knows it.
@@ -86,10 +91,12 @@ type EventDraft struct {
 	Data      auditlog.Data
 }
 
-// Page asks for upgrades: of any of the states, at one target; empty means all.
+// Page asks for upgrades: of any of the states, at one target, with one patch;
+// empty means all.
 type Page struct {
 	States []State
 	Target envelope.ID
+	Patch  envelope.Digest
 	Cursor string
 	Limit  int
 }
@@ -98,10 +105,17 @@ type Page struct {
 type Reader interface {
 	Upgrade(id envelope.UUID) (Upgrade, error)
 	Upgrades(page Page) (list []Upgrade, next string, err error)
-	Due(now envelope.Time, limit int) ([]Upgrade, error)
-	Records(id envelope.UUID) ([]Record, error) // in order of receipt
+	// Due are rows with work at or before now that nobody has claimed, as Claim
+	// would see it with the same until.
+	Due(now, until envelope.Time, limit int) ([]Upgrade, error)
+	// Records are those of an upgrade and the test results of its patch, in
+	// order of receipt. Those of no upgrade are Records("").
+	Records(id envelope.UUID) ([]Record, error)
 	Record(digest envelope.Digest) (Record, error)
 	Target(name envelope.ID) (Target, error) // one never seen is at upgrade.None
+	// Spent is what was applied at a target in a month, such as 2026-05, by
+	// currency, sorted.
+	Spent(target envelope.ID, month string) ([]upgrade.Cost, error)
 	Registry() ([]keyregistry.SignedDocument, error)
 	Suspensions(registryDigest envelope.Digest) ([]envelope.Envelope, error)
 
@@ -120,7 +134,21 @@ type Reader interface {
 // Tx is a write transaction.
 type Tx interface {
 	Reader
+	// PutUpgrade writes a row, and so ends the claim on it.
 	PutUpgrade(u Upgrade) error
+	// Claim takes due rows for one instance until a time, so that of many
+	// engines on one store one works on a row. A claim by somebody else holds
+	// until its end; one that reaches beyond until was made by a clock that has
+	// been set back, and does not hold.
+	Claim(now, until envelope.Time, instance string, limit int) ([]Upgrade, error)
+	// Renew extends the instance's claim on a row. ErrNotFound where it has none.
+	Renew(id envelope.UUID, instance string, until envelope.Time) error
+	// Release gives up all of an instance's claims.
+	Release(instance string) error
+	// Wake makes every row in one of the states due.
+	Wake(now envelope.Time, states []State) error
+	// AddSpent adds to a month's sum, which stays at most envelope.MaxInt.
+	AddSpent(target envelope.ID, month string, cost upgrade.Cost) error
 	// AddRecord stores a record once: added is false where its digest is known.
 	AddRecord(r Record) (added bool, err error)
 	PutTarget(t Target) error

@@ -12,9 +12,18 @@ CREATE TABLE upgrades (
     expires_at INTEGER NOT NULL,
     reason TEXT NOT NULL,
     bundle_digest TEXT NOT NULL,
-    version INTEGER NOT NULL
+    patch TEXT NOT NULL,
+    decision_case TEXT NOT NULL,
+    ratify_by INTEGER,
+    rollback_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    claimed_by TEXT,
+    claimed_until INTEGER
 ) STRICT;
 CREATE INDEX upgrades_due ON upgrades (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX upgrades_of_patch ON upgrades (patch);
+CREATE INDEX upgrades_in_state ON upgrades (state);
+CREATE INDEX upgrades_claimed ON upgrades (claimed_by) WHERE claimed_by IS NOT NULL;
 CREATE INDEX upgrades_listed ON upgrades (created_at DESC, id);
 
 CREATE TABLE targets (
@@ -22,6 +31,15 @@ CREATE TABLE targets (
     live TEXT NOT NULL,
     live_upgrade TEXT NOT NULL,
     applying TEXT NOT NULL
+) STRICT;
+
+-- What was applied, by target, calendar month (UTC) and currency.
+CREATE TABLE spending (
+    target TEXT NOT NULL,
+    month TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    minor_units INTEGER NOT NULL,
+    PRIMARY KEY (target, month, currency)
 ) STRICT;
 
 CREATE TABLE records (
@@ -32,9 +50,11 @@ CREATE TABLE records (
     person TEXT NOT NULL,
     signed_at INTEGER NOT NULL,
     received_at INTEGER NOT NULL,
+    patch TEXT NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX records_of_upgrade ON records (upgrade_id, seq);
+CREATE INDEX records_of_patch ON records (patch, seq) WHERE patch <> '';
 
 CREATE TABLE registry (
     version INTEGER PRIMARY KEY,
