@@ -47,6 +47,20 @@ const (
 	GuardDenied               = "guard.denied"
 )
 
+// KnownType reports whether PROTOCOL section 10 lists the type. A log may hold
+// others, of a later version: they are history, and prove nothing else.
+func KnownType(t string) bool {
+	switch t {
+	case UpgradeCreated, UpgradeTestsReported, UpgradePaused, UpgradePendingApproval, UpgradeTestsRequested,
+		ApprovalSubmitted, ApprovalRejected, ApprovalInvalid, ApprovalStale, UpgradeQuorumReached,
+		UpgradeApplying, UpgradeApplied, UpgradeApplyFailed, UpgradeEmergencyApplied, UpgradeRatified,
+		UpgradeRatificationFailed, UpgradeCanaryPassed, UpgradeCanaryFailed, UpgradeRollback, UpgradeCompleted,
+		UpgradeRejected, UpgradeExpired, RegistryUpdated, RegistryKeySuspended, KeyDelegated, GuardDenied:
+		return true
+	}
+	return false
+}
+
 // The names of members of an event's data.
 const (
 	DataRecordDigest = "recordDigest" // the digest of the record that the event is about
