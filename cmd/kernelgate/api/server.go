@@ -16,14 +16,17 @@ import (
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-// Config is what the API stands on. All of it is required.
+// Config is what the API stands on. All of it is required, but Sessions.
 type Config struct {
 	Engine    Engine
 	Artifacts workflow.Artifacts
 	Tokens    *TokenFile
-	Health    Health
-	Logger    *slog.Logger
-	Metrics   *prometheus.Registry
+	// Sessions says who sent a request without a token, by a session's cookie.
+	// It refuses what another site had a browser send. nil: tokens only.
+	Sessions func(*http.Request) (id envelope.ID, role string, ok bool, err error)
+	Health   Health
+	Logger   *slog.Logger
+	Metrics  *prometheus.Registry
 }
 
 type server struct {
@@ -91,20 +94,34 @@ func (s *server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		if slices.Contains(open, c.Path()) {
 			return next(c)
 		}
-		text, ok := bearer(c.Request().Header.Get(echo.HeaderAuthorization))
-		if !ok {
-			return refuse(http.StatusUnauthorized, CodeUnauthenticated, "send a token: Authorization: Bearer kgt_...")
-		}
-		token, found, err := s.Tokens.Find(text)
+		token, err := s.identify(c.Request())
 		if err != nil {
 			return err
-		}
-		if !found {
-			return refuse(http.StatusUnauthorized, CodeUnauthenticated, "the token is not known; ask an operator for a new one")
 		}
 		c.Set(tokenKey, token)
 		return next(c)
 	}
+}
+
+// identify finds out who sent a request: by its token or, where it has none,
+// by its session.
+func (s *server) identify(r *http.Request) (Token, error) {
+	header := r.Header.Get(echo.HeaderAuthorization)
+	if header == "" && s.Sessions != nil {
+		id, role, ok, err := s.Sessions(r)
+		if err != nil || ok {
+			return Token{ID: id, Role: Role(role)}, err
+		}
+	}
+	text, ok := bearer(header)
+	if !ok {
+		return Token{}, refuse(http.StatusUnauthorized, CodeUnauthenticated, "send a token: Authorization: Bearer kgt_...")
+	}
+	token, found, err := s.Tokens.Find(text)
+	if err == nil && !found {
+		err = refuse(http.StatusUnauthorized, CodeUnauthenticated, "the token is not known; ask an operator for a new one")
+	}
+	return token, err
 }
 
 // allow refuses a token whose role is none of these. An operator carries for
