@@ -1,5 +1,6 @@
-// Command kgverify verifies an upgrade's bundle file offline: with no network,
-// no database and no clock, from a pinned root digest alone (PROTOCOL section 9).
+// Command kgverify verifies an upgrade's bundle file, or a whole audit log,
+// offline: with no network, no database and no clock, from a pinned root digest
+// alone (PROTOCOL sections 9 and 10).
 package main
 
 import (
@@ -30,6 +31,7 @@ const (
 const usage = `kgverify says whether an upgrade was authorised, offline and years later.
 
 usage: kgverify --root DIGEST [--artifact FILE] [--no-audit] [--json] FILE
+       kgverify audit ...   judge a whole audit log; see kgverify audit --help
 
   --root DIGEST     the pinned digest of the Kernel's first registry document,
                     sha256: and 64 hexadecimal digits
@@ -56,6 +58,9 @@ type options struct {
 }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "audit" {
+		return runAudit(args[1:], stdin, stdout, stderr)
+	}
 	o, err := parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(stdout, usage)
@@ -107,19 +112,9 @@ func parse(args []string) (options, error) {
 	})
 	f.BoolVar(&o.noAudit, "no-audit", false, "")
 	f.BoolVar(&o.asJSON, "json", false, "")
-	// Flags may stand behind the file too, but not behind "--".
-	var files []string
-	if i := slices.Index(args, "--"); i >= 0 {
-		args, files = args[:i], slices.Clone(args[i+1:])
-	}
-	for rest := args; ; {
-		if err := f.Parse(rest); err != nil {
-			return o, err
-		}
-		if f.NArg() == 0 {
-			break
-		}
-		files, rest = append(files, f.Arg(0)), f.Args()[1:]
+	files, err := parseFlags(f, args)
+	if err != nil {
+		return o, err
 	}
 	if root == "" {
 		return o, errors.New("--root is missing: the digest that you pinned when the Kernel was set up")
@@ -133,6 +128,24 @@ func parse(args []string) (options, error) {
 	}
 	o.root, o.file = digest, files[0]
 	return o, nil
+}
+
+// parseFlags parses flags, which may stand behind the files too, but not behind
+// "--". It returns the files.
+func parseFlags(f *flag.FlagSet, args []string) ([]string, error) {
+	var files []string
+	if i := slices.Index(args, "--"); i >= 0 {
+		args, files = args[:i], slices.Clone(args[i+1:])
+	}
+	for rest := args; ; {
+		if err := f.Parse(rest); err != nil {
+			return nil, err
+		}
+		if f.NArg() == 0 {
+			return files, nil
+		}
+		files, rest = append(files, f.Arg(0)), f.Args()[1:]
+	}
 }
 
 // read reads at most one byte more than a bundle may have, so that what is too
