@@ -16,6 +16,8 @@ const (
 	DefaultMaxSessions = 8
 	DefaultQueue       = 256
 	DefaultCallTimeout = 20 * time.Second // a card that waits for a touch takes up to 15 s
+	// DefaultKeepAlive is well under the 30 s after which a YubiHSM 2 closes sessions.
+	DefaultKeepAlive = 10 * time.Second
 )
 
 // Options are what a URI does not say. Zero values take the defaults.
@@ -29,6 +31,9 @@ type Options struct {
 	// CallTimeout is how long one call into the module may take before it
 	// counts as stuck. Of signers that share a token the first one's counts.
 	CallTimeout time.Duration
+	// KeepAlive is how often a token that nobody uses is sent a harmless
+	// command, so that it keeps the login. The first signer's counts here too.
+	KeepAlive time.Duration
 	// Queue is how many callers may wait for a session.
 	Queue int
 	// OnStuck is called, on a goroutine of its own, when a call has not returned
@@ -43,6 +48,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.CallTimeout <= 0 {
 		o.CallTimeout = DefaultCallTimeout
+	}
+	if o.KeepAlive <= 0 {
+		o.KeepAlive = DefaultKeepAlive
 	}
 	if o.Queue <= 0 {
 		o.Queue = DefaultQueue

@@ -8,10 +8,6 @@ import (
 	p11 "github.com/miekg/pkcs11"
 )
 
-// keepAlive is how often the login session is used while nothing else uses
-// it: the YubiHSM closes sessions that are idle for 30 s.
-const keepAlive = 10 * time.Second
-
 // token is one token, shared by the keys in it that this process has open:
 // the login is the whole process's, and so is the token's session limit.
 type token struct {
@@ -146,7 +142,7 @@ func (t *token) unlatch() {
 }
 
 func (t *token) keepAlive(opts Options) {
-	ticker := time.NewTicker(keepAlive)
+	ticker := time.NewTicker(opts.KeepAlive)
 	defer ticker.Stop()
 	for {
 		select {

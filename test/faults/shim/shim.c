@@ -95,6 +95,7 @@ static ulong f_OpenSession(ulong slot, ulong flags, void *application, void *not
 {
 	ENTER(C_OpenSession)
 	pthread_mutex_lock(&guard);
+	expire(now());
 	uint32_t most = get(&control->max_sessions);
 	struct session *s = NULL;
 	for (size_t i = 0; s == NULL && i < sizeof sessions / sizeof *sessions; i++)
@@ -108,7 +109,6 @@ static ulong f_OpenSession(ulong slot, ulong flags, void *application, void *not
 		rv = CALL(C_OpenSession)(slot, flags, application, notify, handle);
 	if (rv == CKR_OK) {
 		*s = (struct session){.handle = *handle, .used = now()};
-		token_used = s->used;
 		uint32_t open = __atomic_add_fetch(&control->open_sessions, 1, __ATOMIC_SEQ_CST);
 		if (open > get(&control->most_sessions))
 			set(&control->most_sessions, open);

@@ -146,24 +146,34 @@ static int is_away(void)
 	return is;
 }
 
+/* expire ends everything on a token that was idle too long. Called with guard
+ * held. */
+static int expire(int64_t t)
+{
+	uint32_t limit = get(&control->idle_millis);
+	int expired = limit != 0 && get(&control->idle_scope) == IDLE_TOKEN && t - token_used > limit;
+	if (expired)
+		close_every();
+	token_used = t;
+	return expired;
+}
+
 /* touch is the start of each call on a session: absence, expiry. */
 static ulong touch(ulong handle)
 {
 	ulong rv = CKR_OK;
 	pthread_mutex_lock(&guard);
 	uint32_t limit = get(&control->idle_millis);
-	int whole = get(&control->idle_scope) == IDLE_TOKEN;
 	int64_t t = now();
 	if (away()) {
 		rv = CKR_DEVICE_REMOVED;
-	} else if (limit != 0 && whole && t - token_used > limit) {
-		close_every();
+	} else if (expire(t)) {
 		rv = CKR_SESSION_HANDLE_INVALID;
 	} else {
 		struct session *s = find(handle);
 		if (s == NULL) {
 			rv = CKR_SESSION_HANDLE_INVALID;
-		} else if (limit != 0 && !whole && t - s->used > limit) {
+		} else if (limit != 0 && get(&control->idle_scope) == IDLE_SESSION && t - s->used > limit) {
 			CALL(C_CloseSession)(handle);
 			forget(s);
 			rv = CKR_SESSION_HANDLE_INVALID;
@@ -171,7 +181,6 @@ static ulong touch(ulong handle)
 			s->used = t;
 		}
 	}
-	token_used = t;
 	pthread_mutex_unlock(&guard);
 	return rv;
 }
