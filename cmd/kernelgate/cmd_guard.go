@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/open"
+	"github.com/kernelgate/kernelgate/workflow/guard"
+)
+
+// guardOptions are the guard's flags.
+type guardOptions struct {
+	init       string // a registry file
+	untilStdin bool
+}
+
+const (
+	flagInit       = "init"
+	flagUntilStdin = "until-stdin-closes"
+)
+
+func (a *app) guardCommand() *cobra.Command {
+	var o guardOptions
+	cmd := a.command("guard", "Run the guard: the one process that uses the Kernel's keys",
+		`The guard judges each case itself, by its pinned root, its clock and its
+memory, before a Kernel key signs. kernelgate serve starts and supervises one;
+run this command where the guard has its own user or host (guard.address).
+
+It ends with 75 when a device does not return from a call (start it again), and
+with 77 when a PIN was refused (do not, tokens lock; set the PIN right first).`,
+		`  kernelgate guard --config /etc/kernelgate/guard.yaml
+  kernelgate guard --config /etc/kernelgate/guard.yaml --init registry.json`,
+		func(ctx context.Context, c *Config) error { return a.guard(ctx, c, o) })
+	cmd.Flags().StringVar(&o.init, flagInit, "", "first make the memory from this registry file, where there is none yet")
+	cmd.Flags().BoolVar(&o.untilStdin, flagUntilStdin, false, "end when standard input closes, as it does when a supervisor dies")
+	return cmd
+}
+
+func (a *app) guard(ctx context.Context, c *Config, o guardOptions) error {
+	if err := c.requireGuard(); err != nil {
+		return err
+	}
+	log := c.Log.logger(a.stderr, "guard")
+	if o.untilStdin {
+		var stop context.CancelFunc
+		ctx, stop = context.WithCancel(ctx)
+		defer stop()
+		go func() {
+			_, _ = io.Copy(io.Discard, a.stdin)
+			stop()
+		}()
+	}
+	keys, err := openKernelKeys(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer keys.close()
+	config := guard.Config{Root: c.Root, MemoryPath: c.Guard.Memory, Records: keys.records, Audit: keys.audit, Clock: time.Now}
+	if config.Policy, err = guardPolicy(c.Policy); err != nil {
+		return err
+	}
+	if o.init != "" {
+		if err := makeMemory(config, o.init); err != nil {
+			return err
+		}
+	}
+	return serveGuard(ctx, c, config, o, log)
+}
+
+func serveGuard(ctx context.Context, c *Config, config guard.Config, o guardOptions, log *slog.Logger) error {
+	g, err := openGuard(ctx, config, o.untilStdin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = g.Close() }()
+	if err := g.CheckKeys(); err != nil {
+		return fmt.Errorf("the configuration's keys are not the registry's: %w", err)
+	}
+	l, err := guard.Listen(c.Guard.Socket)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	log.InfoContext(ctx, "the guard serves", "socket", c.Guard.Socket, "recordsKey", config.Records.Public().KeyID(), "auditKey", config.Audit.Public().KeyID())
+	return guard.Serve(ctx, g, l)
+}
+
+// handOver is how long a new guard waits for one whose supervisor has just died.
+const handOver = 2 * time.Second
+
+// openGuard opens the memory. Under a supervisor it waits a moment for its
+// predecessor's end.
+func openGuard(ctx context.Context, config guard.Config, wait bool) (*guard.Guard, error) {
+	end := time.Now().Add(handOver)
+	for {
+		g, err := guard.Open(config)
+		if !wait || !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(end) || ctx.Err() != nil {
+			return g, err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// makeMemory makes the guard's first memory, where there is none.
+func makeMemory(config guard.Config, file string) error {
+	if _, err := os.Stat(config.MemoryPath); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	entry, err := readEntry(file)
+	if err != nil {
+		return err
+	}
+	return guard.Init(config, entry)
+}
+
+// kernelKeys are the Kernel's keys, opened. The process ends when a PIN is
+// refused, or when a device does not return.
+type kernelKeys struct{ records, audit signer.Signer }
+
+func (k kernelKeys) close() {
+	_ = k.records.Close() // the process ends
+	_ = k.audit.Close()
+}
+
+func openKernelKeys(ctx context.Context, c *Config, log *slog.Logger) (k kernelKeys, err error) {
+	if k.records, err = openKey(ctx, c, "guard.recordsKey", c.Guard.RecordsKey, log); err != nil {
+		return k, err
+	}
+	if k.audit, err = openKey(ctx, c, "guard.auditKey", c.Guard.AuditKey, log); err != nil {
+		return k, errors.Join(err, k.records.Close())
+	}
+	return k, nil
+}
+
+func openKey(ctx context.Context, c *Config, name, uri string, log *slog.Logger) (signer.Signer, error) {
+	s, err := open.Open(ctx, uri, open.Options{CallTimeout: c.Guard.CallTimeout, Inline: true, OnStuck: func() {
+		log.Error("a call into the key's device does not return; the guard ends, to be started again", "key", name)
+		os.Exit(guard.ExitStuck)
+	}})
+	if err != nil {
+		return nil, pinExit(fmt.Errorf("%s: %w", name, err))
+	}
+	return pinWatch{s, func(err error) {
+		log.Error("a PIN was refused; the guard ends and must not be started again before the PIN is right", "key", name, "err", err)
+		os.Exit(guard.ExitPIN)
+	}}, nil
+}
+
+// pinExit gives an error that tells of a refused PIN the exit code that says so.
+func pinExit(err error) error {
+	if errors.Is(err, signer.ErrPIN) {
+		return &exitError{guard.ExitPIN, err}
+	}
+	return err
+}
+
+// pinWatch ends the process when a PIN is refused later on, at a login after a
+// token came back.
+type pinWatch struct {
+	signer.Signer
+	end func(error)
+}
+
+func (p pinWatch) Sign(ctx context.Context, message []byte) ([]byte, error) {
+	sig, err := p.Signer.Sign(ctx, message)
+	if errors.Is(err, signer.ErrPIN) {
+		p.end(err)
+	}
+	return sig, err
+}
+
+// maxEntry bounds a registry file, in bytes.
+const maxEntry = 4 << 20
+
+func readEntry(file string) (entry keyregistry.SignedDocument, err error) {
+	data, err := readBounded(file, maxEntry)
+	if err == nil {
+		err = envelope.DecodeCanonical(data, maxEntry, &entry)
+	}
+	if err != nil {
+		err = fmt.Errorf("registry %s: %w", file, err)
+	}
+	return entry, err
+}

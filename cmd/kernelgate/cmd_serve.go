@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+
+	"github.com/kernelgate/kernelgate/cmd/kernelgate/api"
+	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/workflow/guard"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	return a.command("serve", "Run the gateway: the HTTP API and the workflow",
+		`serve answers the HTTP API, takes upgrades through the workflow, and starts
+and supervises the guard as a process of its own (unless guard.address names
+one). On SIGTERM or SIGINT it lets requests under way finish; a second signal
+ends it at once. After any end it goes on where it was.`,
+		`  kernelgate serve --config kernelgate.yaml
+  KERNELGATE_LISTEN=127.0.0.1:9000 kernelgate serve --config kernelgate.yaml`,
+		a.serve)
+}
+
+func (a *app) serve(ctx context.Context, c *Config) (err error) {
+	if err := c.requireServe(); err != nil {
+		return err
+	}
+	log := c.Log.logger(a.stderr, "serve")
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return err
+	}
+	g, err := assemble(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	switch done, err := g.initialised(ctx); {
+	case err != nil:
+		return err
+	case !done:
+		return fmt.Errorf("this Kernel is not initialised: kernelgate init --config %s --root DIGEST --registry FILE", a.file)
+	}
+	handler, err := g.handler()
+	if err != nil {
+		return err
+	}
+	l, url, err := listen(c)
+	if err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "the gateway serves", "url", url, "version", version())
+	return a.work(ctx, g, l, handler)
+}
+
+func (g *gateway) handler() (http.Handler, error) {
+	tokens, err := openTokens(g.config.tokens())
+	if err != nil {
+		return nil, err
+	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return api.New(api.Config{
+		Engine: &api.Gateway{Workflow: g.engine, Store: g.store}, Artifacts: g.artifacts, Tokens: tokens,
+		Health: g.health(), Logger: g.log, Metrics: metrics,
+	})
+}
+
+// openTokens opens the API's tokens. Without any the gateway serves all the
+// same: nobody but an operator can make the first.
+func openTokens(path string) (*api.TokenFile, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	switch {
+	case err == nil:
+		_, err = f.WriteString("[]\n")
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, fmt.Errorf("token file: %w", err)
+		}
+	case !errors.Is(err, fs.ErrExist):
+		return nil, fmt.Errorf("token file: %w", err)
+	}
+	return api.OpenTokens(path)
+}
+
+// work runs the guard, the engine and the API until ctx ends, and ends them in
+// the reverse order: requests under way need the engine, the engine the guard.
+func (a *app) work(ctx context.Context, g *gateway, l net.Listener, h http.Handler) error {
+	var guards, engines sync.WaitGroup
+	guardCtx, stopGuard := context.WithCancel(context.WithoutCancel(ctx))
+	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
+	defer guards.Wait()
+	defer stopGuard()
+	defer engines.Wait()
+	defer stopEngine()
+	if g.config.Guard.managed() {
+		guards.Go(func() { a.supervise(guardCtx, g) })
+	}
+	engines.Go(func() {
+		g.awaitGuard(engineCtx)
+		if err := g.engine.Run(engineCtx); err != nil {
+			g.log.ErrorContext(ctx, "the workflow ended", "err", err)
+		}
+	})
+	err := api.Serve(ctx, l, h, g.config.Limits.Drain)
+	g.log.InfoContext(ctx, "the gateway ends", "err", err)
+	return err
+}
+
+// awaitGuard lets a guard that is just starting come up, so that the engine's
+// first round does not fail and wait.
+func (g *gateway) awaitGuard(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		if status, err := g.guard.Status(ctx); err == nil && status.Ready {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// supervise keeps a guard running. After a refused PIN there is none, and the
+// gateway only reads.
+func (a *app) supervise(ctx context.Context, g *gateway) {
+	err := guard.Supervise(ctx, guard.Supervisor{
+		Command: func() *exec.Cmd { return guardProcess(g.config, a.stderr) },
+		Socket:  g.config.Guard.Socket, Every: time.Second, Patience: g.config.Guard.CallTimeout + 5*time.Second, Backoff: 100 * time.Millisecond,
+		Log: func(message string, err error) { g.log.WarnContext(ctx, message, "err", err) },
+	})
+	if errors.Is(err, signer.ErrPIN) {
+		g.log.ErrorContext(ctx, "a token refused the guard's PIN; the guard is not started again, since tokens lock. The gateway serves reading only. Set the PIN right, then restart kernelgate serve", "err", err)
+	} else if err != nil {
+		g.log.ErrorContext(ctx, "the guard is not supervised any more", "err", err)
+	}
+}

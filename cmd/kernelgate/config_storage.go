@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage"
+	"github.com/kernelgate/kernelgate/storage/artifact"
+	"github.com/kernelgate/kernelgate/workflow"
+)
+
+// Database is where the workflow's state and the log are kept.
+type Database struct {
+	URL string `yaml:"url"` // a path, or sqlite:PATH
+}
+
+func (d *Database) settle(c *Config) error {
+	path := strings.TrimPrefix(d.URL, "sqlite:")
+	if scheme, _, found := strings.Cut(path, "://"); found {
+		return fmt.Errorf("url: %s is not a database that this version knows; name a file, as in sqlite:kernelgate.db", scheme)
+	}
+	d.URL = c.data(path, "kernelgate.db")
+	return nil
+}
+
+// store is what the gateway needs of a database.
+type store interface {
+	workflow.Store
+	SetEventKey(kernelID envelope.ID, key signer.Signer)
+	Close() error
+}
+
+// openStore opens the database for this process alone. release comes after
+// the store's Close.
+func openStore(ctx context.Context, c *Config) (s store, release func() error, err error) {
+	if err := os.MkdirAll(filepath.Dir(c.Database.URL), 0o700); err != nil {
+		return nil, nil, fmt.Errorf("database: %w", err)
+	}
+	release, err = lock(c.Database.URL+".lock", "another gateway uses the database "+c.Database.URL)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := storage.OpenSQLite(ctx, c.Database.URL, time.Now)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("database %s: %w", c.Database.URL, err), release())
+	}
+	return db, release, nil
+}
+
+// defaultMaxArtifact is in bytes.
+const defaultMaxArtifact = 1 << 30
+
+// Artifacts is where artifacts are kept.
+type Artifacts struct {
+	URL      string `yaml:"url"`      // a directory, or file: and an absolute path
+	MaxBytes int64  `yaml:"maxBytes"` // of one artifact
+}
+
+func (a *Artifacts) settle(c *Config) error {
+	if a.MaxBytes <= 0 {
+		return errors.New("maxBytes: set a positive number of bytes")
+	}
+	u, err := url.Parse(a.URL)
+	if err != nil {
+		return fmt.Errorf("url: %q is neither a directory nor a URL", a.URL)
+	}
+	switch u.Scheme {
+	case "":
+		a.URL = c.data(a.URL, "artifacts")
+	case "file":
+		if u.Host != "" || !filepath.IsAbs(u.Path) {
+			return fmt.Errorf("url: %q: a file URL is file: and an absolute path", a.URL)
+		}
+		a.URL = filepath.Clean(u.Path)
+	default:
+		return fmt.Errorf("url: %s is not a store that this version knows; name a directory", u.Scheme)
+	}
+	return nil
+}
+
+func openArtifacts(c *Config) (*artifact.Dir, error) {
+	return artifact.OpenDir(c.Artifacts.URL, c.Artifacts.MaxBytes)
+}
