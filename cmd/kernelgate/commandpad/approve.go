@@ -1,0 +1,146 @@
+package commandpad
+
+import (
+	"encoding/base64"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
+	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// approvePage is the ceremony of one person about one upgrade.
+type approvePage struct {
+	*upgradePage
+	Ceremony   string // JSON, for the page's script
+	BrowserKey bool   // the person has a key that signs here
+	MayDecide  bool   // rejections and test requests are taken
+}
+
+// signing is what the page's script needs to make a record. Watch is what
+// voids the ceremony when it changes while the page is open.
+type signing struct {
+	About    about             `json:"about"`
+	Keys     []browserKey      `json:"keys"`
+	Watch    map[string]string `json:"watch"`
+	WordList string            `json:"wordList"`
+}
+
+type about struct {
+	KernelID       envelope.ID     `json:"kernelId"`
+	UpgradeID      envelope.UUID   `json:"upgradeId"`
+	Person         envelope.ID     `json:"person"`
+	ManifestDigest envelope.Digest `json:"manifestDigest"`
+	PatchHash      envelope.Digest `json:"patchHash"`
+	RegistryDigest envelope.Digest `json:"registryDigest"`
+	Manifest       string          `json:"manifest"` // base64 of its canonical bytes
+}
+
+type browserKey struct {
+	KeyID        envelope.KeyID `json:"keyId"`
+	CredentialID string         `json:"credentialId"` // unpadded base64url
+	RPID         string         `json:"rpId"`
+}
+
+func (p *Pad) approve(w http.ResponseWriter, r *http.Request, u user) error {
+	page, err := p.load(r, u)
+	if err != nil {
+		return err
+	}
+	reg, err := p.registry(r)
+	if err != nil {
+		return err
+	}
+	s := signing{WordList: p.assets.url(wordList), Keys: browserKeys(reg, u.Person, p.now()), About: about{
+		reg.KernelID(), page.Upgrade.ID, u.Person, page.Upgrade.ManifestDigest, page.Manifest.PatchHash, reg.Digest(),
+		base64.StdEncoding.EncodeToString(page.Envelope.Payload)}}
+	s.Watch = map[string]string{
+		"its state": string(page.Upgrade.State), "the manifest": page.Upgrade.ManifestDigest.String(), "the registry in force": reg.Digest().String(),
+		"what the policy says": policyText(page.Policy), "a test result": testsText(page.Tests), "a request for tests": page.requested(),
+	}
+	ceremony, err := json.Marshal(s, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	out := approvePage{page, string(ceremony), len(s.Keys) > 0, page.seatOf(u.Person) && page.Open()}
+	p.render(w, r, http.StatusOK, "approve", frame{Title: "Approve: " + page.Intent, User: u, Place: "inbox", Page: out})
+	return nil
+}
+
+// registry is the document in force.
+func (p *Pad) registry(r *http.Request) (*keyregistry.Registry, error) {
+	var entries []keyregistry.SignedDocument
+	err := p.Store.View(r.Context(), func(reader workflow.Reader) (err error) {
+		entries, err = reader.Registry()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	regs, err := upgrade.AcceptAll(p.Engine.Root, entries)
+	if err != nil {
+		return nil, err
+	}
+	return regs.Last(), nil
+}
+
+// browserKeys are a person's keys that sign here and are valid now.
+func browserKeys(reg *keyregistry.Registry, person envelope.ID, now envelope.Time) []browserKey {
+	keys := []browserKey{}
+	approver, ok := reg.Approver(person)
+	if !ok {
+		return keys
+	}
+	for i := range approver.Keys {
+		if k := &approver.Keys[i]; k.WebAuthn != nil && k.ValidAt(now) {
+			keys = append(keys, browserKey{k.KeyID, k.WebAuthn.CredentialID, k.WebAuthn.RPID})
+		}
+	}
+	return keys
+}
+
+func (page *upgradePage) seatOf(person envelope.ID) bool {
+	for _, seat := range page.Seats {
+		if seat.Person == person {
+			return true
+		}
+	}
+	return false
+}
+
+// requested is the newest request for tests, by its event.
+func (page *upgradePage) requested() string {
+	newest := ""
+	for _, e := range page.Events {
+		if e.Event.Type == auditlog.UpgradeTestsRequested {
+			newest = e.Hash.String()
+		}
+	}
+	return newest
+}
+
+func policyText(d *upgrade.PolicyDecision) string {
+	if d == nil {
+		return ""
+	}
+	text := "denies"
+	if d.Allow {
+		text = "allows"
+	}
+	for _, v := range d.Violations {
+		text += "\n" + v.Rule + ": " + v.Message
+	}
+	return text
+}
+
+func testsText(tests []upgrade.TestResult) string {
+	text := ""
+	for _, t := range tests {
+		text += t.Name + "=" + t.Result + "\n"
+	}
+	return text
+}

@@ -1,0 +1,216 @@
+// CommandPad's behaviour: sign in, move by keys, follow the log, sign records.
+// Nothing here decides anything: the gateway and the guard verify what is sent.
+"use strict";
+document.body.classList.replace("nojs", "js");
+
+// HTML comes from this origin's own pages alone, and only through this policy.
+const trusted = self.trustedTypes ? trustedTypes.createPolicy("kernelgate", { createHTML: (text) => text }) : { createHTML: (text) => text };
+const parsePage = (text) => new DOMParser().parseFromString(trusted.createHTML(text), "text/html");
+
+const utf8 = new TextEncoder();
+const toBase64 = (bytes) => btoa(Array.from(new Uint8Array(bytes), (b) => String.fromCharCode(b)).join(""));
+const fromBase64 = (text) => Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+const toBase64url = (bytes) => toBase64(bytes).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+const hex = (bytes) => Array.from(new Uint8Array(bytes), (b) => b.toString(16).padStart(2, "0")).join("");
+const digest = async (bytes) => "sha256:" + hex(await crypto.subtle.digest("SHA-256", bytes));
+
+// canonical is RFC 8785 for what records hold: objects, arrays, strings, whole
+// numbers, true. Names are sorted by UTF-16 code units, as sort does.
+function canonical(value) {
+  if (Array.isArray(value)) return "[" + value.map(canonical).join(",") + "]";
+  if (value && typeof value === "object")
+    return "{" + Object.keys(value).sort().map((name) => JSON.stringify(name) + ":" + canonical(value[name])).join(",") + "}";
+  return JSON.stringify(value);
+}
+
+function concat(...parts) {
+  const all = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
+  let at = 0;
+  for (const part of parts) { all.set(part, at); at += part.length; }
+  return all;
+}
+
+// preAuth is DSSE's pre-authentication encoding (PROTOCOL section 3).
+const preAuth = (type, payload) => concat(utf8.encode(`DSSEv1 ${utf8.encode(type).length} ${type} ${payload.length} `), payload);
+
+// sign has the security key sign a record, and returns its envelope.
+async function sign(kind, record, key) {
+  const payload = utf8.encode(canonical({ ...record, keyId: key.keyId }));
+  const type = `application/vnd.kernelgate.${kind}.v1+json`;
+  const assertion = await navigator.credentials.get({ publicKey: {
+    challenge: await crypto.subtle.digest("SHA-256", preAuth(type, payload)), rpId: key.rpId, userVerification: "required", timeout: 120000,
+    allowCredentials: [{ type: "public-key", id: fromBase64(key.credentialId) }],
+  } });
+  const { authenticatorData, clientDataJSON, signature } = assertion.response;
+  return { payload: toBase64(payload), payloadType: type, signatures: [{ keyid: key.keyId, sig: toBase64(signature),
+    webauthn: { authenticatorData: toBase64(authenticatorData), clientDataJSON: toBase64(clientDataJSON) } }] };
+}
+
+// call is one call of the gateway. Its problems say what to do, so they are shown as they are.
+async function call(method, path, body, type = "application/json") {
+  const answer = await fetch(path, { method, headers: body === undefined ? {} : { "Content-Type": type },
+    body: body === undefined || typeof body === "string" || body instanceof Blob ? body : JSON.stringify(body) });
+  const text = await answer.text();
+  if (answer.ok) return text === "" ? null : JSON.parse(text);
+  let problem = { detail: text };
+  try { problem = JSON.parse(text); } catch { /* it was plain text */ }
+  throw new Error(problem.detail || problem.title || `The gateway answered ${answer.status}.`);
+}
+
+// say tells how it goes, where a screen reader hears it.
+function say(near, text, bad = false) {
+  const place = (near.closest("form, section") || document).querySelector("[data-says]");
+  if (!place) return;
+  place.textContent = text;
+  place.classList.toggle("bad", bad);
+}
+
+// attempt runs one action of the user, once at a time.
+async function attempt(button, work) {
+  button.disabled = true;
+  try { await work(); } catch (error) {
+    say(button, error.name === "NotAllowedError" ? "The key was not used: cancelled, timed out, or not the right one. Nothing was sent." : error.message, true);
+  } finally { button.disabled = false; }
+}
+
+// here is where to go after signing in: a path of this origin, or the inbox.
+function here() {
+  const next = new URL(new URLSearchParams(location.search).get("next") || "/", location.origin);
+  return next.origin === location.origin ? next.pathname + next.search : "/";
+}
+
+const actions = {
+  async "sign-in"(button) {
+    const options = await call("POST", "/session/begin", {});
+    say(button, "Use your passkey now.");
+    const got = await navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(options) });
+    await call("POST", "/session/finish", got.toJSON());
+    location.assign(here());
+  },
+  async "sign-out"() {
+    await call("POST", "/session/end", {});
+    location.assign("/sign-in");
+  },
+  async enrol(button) {
+    const options = await call("POST", "/enrolment/begin", location.hash.slice(1), "text/plain");
+    say(button, "Use the device that you want to enrol.");
+    const made = await navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(options) });
+    await call("POST", "/enrolment/finish", made.toJSON());
+    location.assign("/");
+  },
+  async "request-approvals"(button) {
+    await call("POST", `/v1/upgrades/${button.dataset.id}/approval-request`, {});
+    await refresh();
+  },
+};
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-do]");
+  const action = button && actions[button.dataset.do];
+  if (action) attempt(button, () => action(button));
+});
+
+// refresh puts the page's newest content in place, but for what the user is
+// filling in: nothing moves under a pointer that is about to sign.
+async function refresh() {
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  if (!answer.ok || answer.redirected) return;
+  const fresh = parsePage(await answer.text()).querySelector("main");
+  const main = document.querySelector("main");
+  if (!fresh || main.querySelector("form[data-sign]")) { warnChanged(fresh); return; }
+  const focused = document.activeElement && document.activeElement.id;
+  main.replaceChildren(...fresh.childNodes);
+  localTimes(main);
+  if (focused) document.getElementById(focused)?.focus();
+}
+
+// follow listens to the log; a burst of events is one refresh.
+function follow() {
+  if (!document.body.dataset.person || !document.querySelector("main[data-live]")) return;
+  const events = new EventSource("/v1/events");
+  let timer = 0;
+  events.onmessage = () => { clearTimeout(timer); timer = setTimeout(refresh, 250); };
+  addEventListener("pagehide", () => events.close());
+}
+
+// localTimes shows times as the reader's clock has them; UTC stays in the title.
+function localTimes(within) {
+  for (const time of within.querySelectorAll("time[datetime]"))
+    time.textContent = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}
+
+// warnChanged voids a ceremony when what it is about has changed, and says what.
+function warnChanged(fresh) {
+  const form = document.querySelector("form[data-sign]");
+  const newer = fresh && fresh.querySelector("form[data-sign]");
+  if (!form) return false;
+  const before = JSON.parse(form.dataset.sign);
+  const after = newer ? JSON.parse(newer.dataset.sign) : {};
+  const changed = Object.keys(before.watch).filter((name) => JSON.stringify(before.watch[name]) !== JSON.stringify(after.watch?.[name]));
+  if (changed.length === 0) return false;
+  form.querySelector("fieldset").disabled = true;
+  say(form, `While this page was open, something changed: ${changed.join(", ")}. Nothing was signed. Load the page again and read what is new.`, true);
+  return true;
+}
+
+// words are the six words of what is about to be signed (kgctl fingerprint).
+async function fingerprint(about, list) {
+  const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", utf8.encode(about.manifestDigest + "\n" + about.patchHash)));
+  const bits = Array.from(sum.slice(0, 9), (b) => b.toString(2).padStart(8, "0")).join("");
+  return Array.from({ length: 6 }, (_, i) => list[parseInt(bits.slice(11 * i, 11 * i + 11), 2)]).join(" ");
+}
+
+// decide signs what the form says about the upgrade, and sends it.
+async function decide(form, kind, button) {
+  const { about, keys, wordList } = JSON.parse(form.dataset.sign);
+  const manifest = fromBase64(about.manifest);
+  if (await digest(manifest) !== about.manifestDigest || JSON.parse(new TextDecoder().decode(manifest)).patchHash !== about.patchHash)
+    throw new Error("The manifest on this page is not the one that its digest names. Do not sign; tell an operator.");
+  const value = (name) => (form.elements[name]?.value || "").trim();
+  if (kind === "approval") {
+    const list = (await (await fetch(wordList)).text()).split("\n");
+    const typed = value("words").toLowerCase().split(/[^a-z]+/).filter(Boolean).join(" ");
+    if (typed !== await fingerprint(about, list))
+      throw new Error("These are not the six words of this change. Compute them again on the other machine; if they still differ, do not sign.");
+  }
+  const page = parsePage(await (await fetch(location.href)).text());
+  if (warnChanged(page)) return;
+  const now = new Date().toISOString().slice(0, 19) + "Z";
+  const common = { kernelId: about.kernelId, upgradeId: about.upgradeId, manifestDigest: about.manifestDigest, registryDigest: about.registryDigest };
+  const records = {
+    approval: () => ({ ...common, approverId: about.person, approvalTs: now, patchHash: about.patchHash,
+      ...(value("notes") && { notes: value("notes") }), ...(form.elements.preapprove?.checked && { rollbackPreapproved: true }) }),
+    rejection: () => ({ ...common, approverId: about.person, rejectionTs: now, reason: value("reason") }),
+    "test-request": () => ({ ...common, approverId: about.person, requestTs: now, tests: value("tests").split(",").map((t) => t.trim()).filter(Boolean),
+      ...(value("notes") && { notes: value("notes") }) }),
+    "emergency-trigger": () => ({ ...common, triggeredBy: about.person, triggeredAt: now, patchHash: about.patchHash, reason: value("reason") }),
+  };
+  say(button, "Touch your key.");
+  const envelope = await sign(kind, records[kind](), keys[0]);
+  say(button, "Signed. Sending it.");
+  await call("POST", "/v1/records", envelope);
+  location.assign(`/upgrades/${about.upgradeId}`);
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest("form[data-sign]");
+  if (!form) return;
+  event.preventDefault();
+  attempt(event.submitter, () => decide(form, form.dataset.kind, event.submitter));
+});
+
+// Keys: j and k move through rows, Enter opens (it is a link), / searches, ? helps.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+  const rows = [...document.querySelectorAll("[data-row]")];
+  const at = rows.indexOf(document.activeElement);
+  if (event.key === "j") rows[Math.min(at + 1, rows.length - 1)]?.focus();
+  else if (event.key === "k") rows[Math.max(at - 1, 0)]?.focus();
+  else if (event.key === "/") document.querySelector("input[type=search]")?.focus();
+  else if (event.key === "?") document.getElementById("keys")?.showModal();
+  else return;
+  event.preventDefault();
+});
+
+localTimes(document);
+follow();

@@ -1,0 +1,165 @@
+package commandpad
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// parsePages makes one template of each page with the base and the parts.
+func parsePages(a assets) (map[string]*template.Template, error) {
+	dir := subFiles("templates")
+	functions := template.FuncMap{
+		"asset": a.url, "state": stateName, "tone": stateTone, "ago": ago, "left": left, "short": short, "lower": strings.ToLower,
+		"bytes": byteSize, "seat": seatName, "event": eventName, "money": money, "item": newItem,
+	}
+	base, err := template.New("base").Funcs(functions).ParseFS(dir, "base.html", "part-*.html")
+	if err != nil {
+		return nil, err
+	}
+	names, err := fs.Glob(dir, "*.html")
+	pages := map[string]*template.Template{}
+	for _, name := range names {
+		if name == "base.html" || strings.HasPrefix(name, "part-") {
+			continue
+		}
+		page, cloneErr := base.Clone()
+		if cloneErr == nil {
+			page, cloneErr = page.ParseFS(dir, name)
+		}
+		err = errors.Join(err, cloneErr)
+		pages[strings.TrimSuffix(name, ".html")] = page
+	}
+	return pages, err
+}
+
+// render writes a page whole or, where its template fails, not at all.
+func (p *Pad) render(w http.ResponseWriter, r *http.Request, status int, name string, f frame) {
+	f.Now = p.now()
+	var out bytes.Buffer
+	if err := p.pages[name].ExecuteTemplate(&out, "base", f); err != nil {
+		p.Logger.ErrorContext(r.Context(), "a template failed", "page", name, "err", err)
+		http.Error(w, "This page could not be made; the gateway's log says why.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = out.WriteTo(w) // the reader may have gone
+}
+
+var stateNames = map[workflow.State]string{
+	workflow.StateDraft: "Draft", workflow.StatePaused: "Paused", workflow.StatePendingApproval: "Pending approval",
+	workflow.StateQuorumReached: "Quorum reached", workflow.StateApplying: "Applying", workflow.StateApplied: "Applied",
+	workflow.StateValidating: "Watching", workflow.StateCompleted: "Completed", workflow.StateRejected: "Rejected",
+	workflow.StateExpired: "Expired", workflow.StateRolledBack: "Rolled back", workflow.StateEmergencyApplied: "Emergency, not ratified",
+	workflow.StateRollbackScheduled: "Rollback scheduled", workflow.StateApplyFailed: "Apply failed",
+}
+
+func stateName(s workflow.State) string { return stateNames[s] }
+
+// stateTone is the colour of a state: never its only sign, its name stands beside it.
+func stateTone(s workflow.State) string {
+	switch s {
+	case workflow.StateCompleted, workflow.StateApplied:
+		return "good"
+	case workflow.StateRejected, workflow.StateApplyFailed, workflow.StateEmergencyApplied, workflow.StateRollbackScheduled:
+		return "bad"
+	case workflow.StatePaused, workflow.StateExpired, workflow.StateRolledBack:
+		return "warn"
+	case workflow.StateDraft:
+		return "quiet"
+	}
+	return "busy"
+}
+
+var seatNames = map[upgrade.SeatStatus]string{
+	upgrade.SeatWaiting: "waiting", upgrade.SeatApproved: "signed", upgrade.SeatRejected: "rejected",
+	upgrade.SeatStale: "signed too long ago", upgrade.SeatSuspended: "key suspended", upgrade.SeatVoid: "must sign again",
+}
+
+func seatName(s upgrade.SeatStatus) string { return seatNames[s] }
+
+// ago says how long ago t was, in the largest unit that fits.
+func ago(now, t envelope.Time) string {
+	d := now.Sub(t)
+	if d < 60 {
+		return "just now"
+	}
+	return span(d) + " ago"
+}
+
+// left says how long it is until t.
+func left(now, t envelope.Time) string {
+	d := t.Sub(now)
+	if d <= 0 {
+		return "over"
+	}
+	return span(d) + " left"
+}
+
+func span(seconds int64) string {
+	d := time.Duration(seconds) * time.Second
+	for _, unit := range []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		if n := int64(d / unit.size); n == 1 {
+			return "1 " + unit.name
+		} else if n > 1 {
+			return strconv.FormatInt(n, 10) + " " + unit.name + "s"
+		}
+	}
+	return "less than a minute"
+}
+
+// short is a digest's or id's beginning, for the eye; the whole stands in its title.
+func short(v any) string {
+	text := strings.TrimPrefix(fmt.Sprint(v), "sha256:")
+	return text[:min(len(text), 12)]
+}
+
+// byteSize is a size in binary units.
+func byteSize(n int64) string {
+	if n < 1024 {
+		return strconv.FormatInt(n, 10) + " bytes"
+	}
+	value := float64(n)
+	unit := -1
+	for value >= 1024 && unit < 3 {
+		value /= 1024
+		unit++
+	}
+	return strconv.FormatFloat(value, 'f', 1, 64) + " " + []string{"KiB", "MiB", "GiB", "TiB"}[unit]
+}
+
+// item is a row with what its template asks besides.
+type item struct {
+	Now  envelope.Time
+	R    row
+	Open bool
+}
+
+func newItem(now envelope.Time, r row, open bool) item { return item{now, r, open} }
+
+// money is an amount in its currency; all currencies are shown with two decimals.
+func money(c *upgrade.Cost) string {
+	return fmt.Sprintf("%d.%02d %s", c.MinorUnits/100, c.MinorUnits%100, c.Currency)
+}
+
+// eventName is an event's type as words.
+func eventName(name string) string {
+	if text, ok := eventNames[name]; ok {
+		return text
+	}
+	return name
+}

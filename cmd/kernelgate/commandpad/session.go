@@ -1,0 +1,127 @@
+package commandpad
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/account"
+	"github.com/kernelgate/kernelgate/workflow"
+)
+
+const (
+	sessionTime  = 12 * time.Hour
+	ceremonyTime = 5 * time.Minute
+	maxSecret    = 100 // bytes of a cookie that is looked up
+)
+
+// user is who is signed in; the zero value is nobody.
+type user struct {
+	Person envelope.ID `json:"person"`
+	Role   string      `json:"role"`
+}
+
+// Identify says who sent a request, by its session's cookie. A request that
+// could change something and comes from another origin is nobody's.
+func (p *Pad) Identify(r *http.Request) (person envelope.ID, role string, ok bool, err error) {
+	if !p.sameOrigin(r) {
+		return "", "", false, nil
+	}
+	u, err := p.user(r)
+	if errors.Is(err, errSignIn) {
+		return "", "", false, nil
+	}
+	return u.Person, u.Role, err == nil, err
+}
+
+func (p *Pad) user(r *http.Request) (user, error) {
+	cookie, err := r.Cookie(p.cookieName("session"))
+	if err != nil || len(cookie.Value) > maxSecret {
+		return user{}, errSignIn
+	}
+	body, _, err := p.Accounts.Secret(r.Context(), account.Session, account.Hash(cookie.Value))
+	if errors.Is(err, workflow.ErrNotFound) {
+		return user{}, errSignIn
+	}
+	if err != nil {
+		return user{}, err
+	}
+	var u user
+	if err := json.Unmarshal(body, &u); err != nil {
+		return user{}, err
+	}
+	// The account may have been changed or closed since.
+	a, err := p.Accounts.Account(r.Context(), u.Person)
+	if errors.Is(err, workflow.ErrNotFound) {
+		return user{}, errSignIn
+	}
+	return user{a.Person, a.Role}, err
+}
+
+type userHandler func(http.ResponseWriter, *http.Request, user) error
+
+func (p *Pad) signedIn(h userHandler) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		u, err := p.user(r)
+		if err != nil {
+			return err
+		}
+		return h(w, r, u)
+	}
+}
+
+// cookieName binds a cookie to this host and to TLS by its prefix; a browser
+// keeps no such cookie on plain http, which is for development on loopback.
+func (p *Pad) cookieName(name string) string {
+	if p.secure {
+		return "__Host-" + name
+	}
+	return "kernelgate-" + name
+}
+
+func (p *Pad) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
+	http.SetCookie(w, &http.Cookie{Name: p.cookieName(name), Value: value, Path: "/", MaxAge: int(life.Seconds()),
+		Secure: p.secure, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+}
+
+func (p *Pad) clearCookie(w http.ResponseWriter, name string) { p.setCookie(w, name, "", -time.Second) }
+
+// open starts a session. Each sign-in has a new secret.
+func (p *Pad) open(w http.ResponseWriter, r *http.Request, u user) error {
+	body, err := json.Marshal(u)
+	if err != nil {
+		return err
+	}
+	text, hash := account.NewSecret()
+	if err := p.Accounts.PutSecret(r.Context(), account.Session, hash, body, p.Clock().Add(sessionTime)); err != nil {
+		return err
+	}
+	p.setCookie(w, "session", text, sessionTime)
+	return nil
+}
+
+func (p *Pad) end(w http.ResponseWriter, r *http.Request) error {
+	p.clearCookie(w, "session")
+	cookie, err := r.Cookie(p.cookieName("session"))
+	if err != nil || len(cookie.Value) > maxSecret {
+		return nil
+	}
+	_, err = p.Accounts.TakeSecret(r.Context(), account.Session, account.Hash(cookie.Value))
+	if errors.Is(err, workflow.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// sameOrigin says whether a request is a read, or comes from these very pages.
+// Browsers send Origin with each request that could change something.
+func (p *Pad) sameOrigin(r *http.Request) bool {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return true
+	}
+	site := r.Header.Get("Sec-Fetch-Site")
+	return r.Header.Get("Origin") == p.Origin && (site == "" || site == "same-origin")
+}
