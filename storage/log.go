@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -92,21 +93,52 @@ func storedEvent(seq int64, leaf []byte) (workflow.StoredEvent, error) {
 	return workflow.StoredEvent{Seq: seq, Leaf: leaf, Event: event, Hash: env.PayloadDigest()}, nil
 }
 
-func (r *reader) hashes() tlog.HashReader {
-	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		out := make([]tlog.Hash, len(indexes))
-		for i, index := range indexes {
-			var raw []byte
-			if err := r.tx.QueryRowContext(r.ctx, "SELECT hash FROM tree WHERE idx = ?", index).Scan(&raw); err != nil {
-				return nil, fmt.Errorf("hash %d of the tree: %w", index, err)
-			}
-			if len(raw) != tlog.HashSize {
-				return nil, fmt.Errorf("hash %d of the tree has %d bytes", index, len(raw))
-			}
-			out[i] = tlog.Hash(raw)
+func (r *reader) hashes() tlog.HashReader { return r }
+
+// ReadHashes reads stored hashes of the tree, by their tlog index: a tile's in
+// one query.
+func (r *reader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	if len(indexes) == 0 {
+		return nil, nil
+	}
+	// Numbers only, so that there is nothing to quote; SQLite takes far more
+	// terms than the 256 of a tile.
+	query := []byte("SELECT idx, hash FROM tree WHERE idx IN (")
+	for i, index := range indexes {
+		if i > 0 {
+			query = append(query, ',')
 		}
-		return out, nil
-	})
+		query = strconv.AppendInt(query, index, 10)
+	}
+	found := make(map[int64]tlog.Hash, len(indexes))
+	rows, err := r.tx.QueryContext(r.ctx, string(append(query, ')')))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var index int64
+		var raw []byte
+		if err := rows.Scan(&index, &raw); err != nil {
+			return nil, err
+		}
+		if len(raw) != tlog.HashSize {
+			return nil, fmt.Errorf("hash %d of the tree has %d bytes", index, len(raw))
+		}
+		found[index] = tlog.Hash(raw)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	out := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		h, ok := found[index]
+		if !ok {
+			return nil, fmt.Errorf("hash %d of the tree is missing", index)
+		}
+		out[i] = h
+	}
+	return out, nil
 }
 
 // LogSize is how many events the log has.

@@ -68,6 +68,10 @@ const (
 	DataDelegation   = "delegation"   // base64 of the event-key envelope, of audit.key_delegated
 )
 
+// MaxLeaf is the most bytes that a leaf may have: an entry of C2SP tlog-tiles
+// tells its length in 16 bits.
+const MaxLeaf = 1<<16 - 1
+
 // Event is one event's payload.
 type Event struct {
 	Actor     envelope.ID     `json:"actor"`
@@ -164,6 +168,8 @@ func (e *Event) check() error {
 	return nil
 }
 
+var errTooLong = failure.New(failure.PayloadMalformed, "an event's leaf has more than %d bytes", MaxLeaf)
+
 // SealEvent signs an event with its event key. Its leaf is the envelope's
 // Bytes, its hash the envelope's PayloadDigest.
 func SealEvent(ctx context.Context, s signer.Signer, e Event) (envelope.Envelope, error) {
@@ -174,13 +180,20 @@ func SealEvent(ctx context.Context, s signer.Signer, e Event) (envelope.Envelope
 	if err := e.check(); err != nil {
 		return envelope.Envelope{}, err
 	}
-	return envelope.Seal(ctx, s, envelope.TypeAuditEvent, e)
+	env, err := envelope.Seal(ctx, s, envelope.TypeAuditEvent, e)
+	if err == nil && len(env.Bytes()) > MaxLeaf {
+		err = errTooLong
+	}
+	return env, err
 }
 
 // ParseLeaf parses a leaf: the canonical bytes of an event's envelope. It does
 // not verify the signature; VerifyEvent does.
 func ParseLeaf(leaf []byte) (Event, envelope.Envelope, error) {
 	var e Event
+	if len(leaf) > MaxLeaf {
+		return e, envelope.Envelope{}, errTooLong
+	}
 	env, err := envelope.Parse(leaf)
 	if err != nil {
 		return e, env, err

@@ -16,7 +16,7 @@ import (
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-// Config is what the API stands on. All of it is required, but Sessions.
+// Config is what the API stands on. All but Sessions, Log and PrivateLog is required.
 type Config struct {
 	Engine    Engine
 	Artifacts workflow.Artifacts
@@ -27,6 +27,9 @@ type Config struct {
 	Health   Health
 	Logger   *slog.Logger
 	Metrics  *prometheus.Registry
+
+	Log        LogReader // what /log/ shows; nil: there is no /log/
+	PrivateLog bool      // /log/ needs a token, as the rest does
 }
 
 type server struct {
@@ -53,6 +56,7 @@ func New(c Config) (http.Handler, error) {
 	e.JSONSerializer = serializer{}
 	e.Use(observe(requests), middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: s.logPanic}), s.authenticate)
 	RegisterHandlers(e, s)
+	s.registerLog(e)
 	return e, nil
 }
 
@@ -91,7 +95,7 @@ const tokenKey = "token"
 
 func (s *server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		if slices.Contains(open, c.Path()) {
+		if slices.Contains(open, c.Path()) || s.openLog(c.Path()) {
 			return next(c)
 		}
 		token, err := s.identify(c.Request())

@@ -20,12 +20,8 @@ import (
 // leaves in order, each as it stands in the tree.
 const MediaType = "application/vnd.kernelgate.audit-log.v1+jsonl"
 
-const (
-	// MaxHeader bounds the header line, in bytes: room for the registry's history.
-	MaxHeader = 64 << 20
-	// MaxLeaf bounds a leaf's line: a payload's base64, and what stands around it.
-	MaxLeaf = 2 * envelope.MaxPayload
-)
+// MaxHeader bounds the header line, in bytes: room for the registry's history.
+const MaxHeader = 64 << 20
 
 // Header is an export file's first line.
 type Header struct {
@@ -60,7 +56,7 @@ func Write(w io.Writer, h Header, leaves iter.Seq2[[]byte, error]) error {
 		if err != nil {
 			return err
 		}
-		if bytes.IndexByte(leaf, '\n') >= 0 || len(leaf) > MaxLeaf {
+		if bytes.IndexByte(leaf, '\n') >= 0 || len(leaf) > auditlog.MaxLeaf {
 			return &RowError{count, failure.New(failure.PayloadNotCanonical, "event %d: it is not one line of canonical JSON", count)}
 		}
 		writeLine(out, leaf)
@@ -110,7 +106,7 @@ func leavesOf(lines *bufio.Reader) iter.Seq2[[]byte, error] {
 			if _, err := lines.Peek(1); errors.Is(err, io.EOF) {
 				return
 			}
-			line, err := readLine(lines, MaxLeaf)
+			line, err := readLine(lines, auditlog.MaxLeaf)
 			if !yield(line, err) || err != nil {
 				return
 			}
