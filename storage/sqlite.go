@@ -45,8 +45,9 @@ type eventKey struct {
 	signer   signer.Signer
 }
 
-// ErrNoEventKey says that an event was to be appended before SetEventKey.
-var ErrNoEventKey = errors.New("the audit log has no event key yet")
+// ErrNoEventKey says that an event was to be appended before SetEventKey: the
+// guard, which delegates to the key, has not answered yet.
+var ErrNoEventKey = fmt.Errorf("%w: the audit log has no event key yet", workflow.ErrGuardUnavailable)
 
 // ErrClosed says that the store was closed, or is closing.
 var ErrClosed = errors.New("the store is closed")

@@ -8,15 +8,15 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
-	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
-	"github.com/kernelgate/kernelgate/signer/open"
 	"github.com/kernelgate/kernelgate/workflow/guard"
 )
 
@@ -89,11 +89,30 @@ func serveGuard(ctx context.Context, c *Config, config guard.Config, o guardOpti
 		return fmt.Errorf("the configuration's keys are not the registry's: %w", err)
 	}
 	l, err := guard.Listen(c.Guard.Socket)
+	if err == nil {
+		err = shareSocket(c.Guard)
+	}
 	if err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
 	log.InfoContext(ctx, "the guard serves", "socket", c.Guard.Socket, "recordsKey", config.Records.Public().KeyID(), "auditKey", config.Audit.Public().KeyID())
 	return guard.Serve(ctx, g, l)
+}
+
+// shareSocket lets a group use the socket, for a gateway under another user.
+func shareSocket(g Guard) error {
+	if g.Group == "" {
+		return nil
+	}
+	group, err := user.LookupGroup(g.Group)
+	if err != nil {
+		return err
+	}
+	id, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Chown(g.Socket, -1, id), os.Chmod(g.Socket, 0o660)) //nolint:gosec // to let the group in is what the operator asks for
 }
 
 // handOver is how long a new guard waits for one whose supervisor has just died.
@@ -122,62 +141,6 @@ func makeMemory(config guard.Config, file string) error {
 		return err
 	}
 	return guard.Init(config, entry)
-}
-
-// kernelKeys are the Kernel's keys, opened. The process ends when a PIN is
-// refused, or when a device does not return.
-type kernelKeys struct{ records, audit signer.Signer }
-
-func (k kernelKeys) close() {
-	_ = k.records.Close() // the process ends
-	_ = k.audit.Close()
-}
-
-func openKernelKeys(ctx context.Context, c *Config, log *slog.Logger) (k kernelKeys, err error) {
-	if k.records, err = openKey(ctx, c, "guard.recordsKey", c.Guard.RecordsKey, log); err != nil {
-		return k, err
-	}
-	if k.audit, err = openKey(ctx, c, "guard.auditKey", c.Guard.AuditKey, log); err != nil {
-		return k, errors.Join(err, k.records.Close())
-	}
-	return k, nil
-}
-
-func openKey(ctx context.Context, c *Config, name, uri string, log *slog.Logger) (signer.Signer, error) {
-	s, err := open.Open(ctx, uri, open.Options{CallTimeout: c.Guard.CallTimeout, Inline: true, OnStuck: func() {
-		log.Error("a call into the key's device does not return; the guard ends, to be started again", "key", name)
-		os.Exit(guard.ExitStuck)
-	}})
-	if err != nil {
-		return nil, pinExit(fmt.Errorf("%s: %w", name, err))
-	}
-	return pinWatch{s, func(err error) {
-		log.Error("a PIN was refused; the guard ends and must not be started again before the PIN is right", "key", name, "err", err)
-		os.Exit(guard.ExitPIN)
-	}}, nil
-}
-
-// pinExit gives an error that tells of a refused PIN the exit code that says so.
-func pinExit(err error) error {
-	if errors.Is(err, signer.ErrPIN) {
-		return &exitError{guard.ExitPIN, err}
-	}
-	return err
-}
-
-// pinWatch ends the process when a PIN is refused later on, at a login after a
-// token came back.
-type pinWatch struct {
-	signer.Signer
-	end func(error)
-}
-
-func (p pinWatch) Sign(ctx context.Context, message []byte) ([]byte, error) {
-	sig, err := p.Signer.Sign(ctx, message)
-	if errors.Is(err, signer.ErrPIN) {
-		p.end(err)
-	}
-	return sig, err
 }
 
 // maxEntry bounds a registry file, in bytes.

@@ -33,8 +33,7 @@ func overridesOf(environ []string) (overrides, error) {
 
 // add takes the leaves below a struct; maps and lists are the file's alone.
 func (o overrides) add(prefix string, t reflect.Type) {
-	for i := range t.NumField() {
-		field := t.Field(i)
+	for field := range t.Fields() {
 		name := field.Tag.Get("yaml")
 		switch kind := field.Type.Kind(); {
 		case name == "" || kind == reflect.Map || kind == reflect.Slice:

@@ -24,6 +24,7 @@ type Guard struct {
 	Address     string        `yaml:"address"`
 	Command     []string      `yaml:"command"` // starts the guard; empty: this program
 	Socket      string        `yaml:"socket"`
+	Group       string        `yaml:"group"` // may use the socket too; empty: the guard's user alone
 	Memory      string        `yaml:"memory"`
 	RecordsKey  string        `yaml:"recordsKey"` // the URI of a kernel.records key
 	AuditKey    string        `yaml:"auditKey"`   // the URI of a kernel.audit key

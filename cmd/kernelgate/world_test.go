@@ -246,4 +246,3 @@ func (w *world) serve(t *testing.T, token string) (*process, *client.Client) {
 
 // signal sends and does not wait.
 func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
-

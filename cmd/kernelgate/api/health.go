@@ -24,8 +24,10 @@ type Health struct {
 
 const (
 	// healthFor is how long a reading holds: anyone may ask, and each reading
-	// costs a query and perhaps a hardware signature.
+	// costs a query and perhaps a hardware signature. A bad one holds shorter:
+	// what just starts is not kept from work for long.
 	healthFor  = 2 * time.Second
+	badFor     = 200 * time.Millisecond
 	healthTime = 5 * time.Second
 )
 
@@ -44,6 +46,14 @@ type reading struct {
 	lag    int64
 }
 
+// holds is for how long the reading answers further questions.
+func (r reading) holds() time.Duration {
+	if r.ready() {
+		return healthFor
+	}
+	return badFor
+}
+
 func (r reading) ready() bool {
 	for _, err := range r.checks {
 		if err != nil {
@@ -58,7 +68,7 @@ func (r reading) ready() bool {
 func (m *monitor) read() reading {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.taken.IsZero() && time.Since(m.taken) < healthFor {
+	if !m.taken.IsZero() && time.Since(m.taken) < m.last.holds() {
 		return m.last
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), healthTime)
