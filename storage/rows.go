@@ -92,20 +92,23 @@ func optionalUnix(t *envelope.Time) *int64 {
 	return &unix
 }
 
-const upgradeColumns = "id, target, type, state, manifest_digest, proposed_by, created_at, updated_at, next_at, expires_at, reason, bundle_digest, patch, decision_case, ratify_by, rollback_id, version"
+const upgradeColumns = "id, target, type, state, manifest_digest, proposed_by, created_at, updated_at, next_at, expires_at, reason, bundle_digest, patch, decision_case, ratify_by, rollback_id, ratifying, version"
 
 func scanUpgrade(rows *sql.Rows) (workflow.Upgrade, error) {
 	var u workflow.Upgrade
-	var manifest, bundle, patch string
+	var manifest, bundle, patch, ratifying string
 	var created, updated, expires int64
 	var next, ratify *int64
 	err := rows.Scan(&u.ID, &u.Target, &u.Type, &u.State, &manifest, &u.ProposedBy, &created, &updated, &next, &expires, &u.Reason, &bundle,
-		&patch, &u.Case, &ratify, &u.RollbackID, &u.Version)
+		&patch, &u.Case, &ratify, &u.RollbackID, &ratifying, &u.Version)
 	if err != nil {
 		return u, err
 	}
 	u.CreatedAt, u.UpdatedAt, u.ExpiresAt = timeOf(created), timeOf(updated), timeOf(expires)
 	u.NextAt, u.RatifyBy = optionalTime(next), optionalTime(ratify)
+	if u.Ratifying, err = parseDigest(ratifying); err != nil {
+		return u, err
+	}
 	if u.Patch, err = parseDigest(patch); err != nil {
 		return u, err
 	}
@@ -169,17 +172,22 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 // PutUpgrade writes an upgrade's row. The columns of a claim are not named, so
 // that the row that is written is nobody's.
 func (w *writer) PutUpgrade(u workflow.Upgrade) error {
-	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO upgrades ("+upgradeColumns+") VALUES (?"+strings.Repeat(", ?", 16)+")",
+	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO upgrades ("+upgradeColumns+") VALUES (?"+strings.Repeat(", ?", 17)+")",
 		string(u.ID), string(u.Target), string(u.Type), string(u.State), u.ManifestDigest.String(), string(u.ProposedBy),
 		u.CreatedAt.Unix(), u.UpdatedAt.Unix(), optionalUnix(u.NextAt), u.ExpiresAt.Unix(), u.Reason, optionalDigest(u.BundleDigest),
-		optionalDigest(u.Patch), string(u.Case), optionalUnix(u.RatifyBy), string(u.RollbackID), u.Version)
+		optionalDigest(u.Patch), string(u.Case), optionalUnix(u.RatifyBy), string(u.RollbackID), optionalDigest(u.Ratifying), u.Version)
 	return err
 }
 
 // Target is what is live somewhere.
 func (r *reader) Target(name envelope.ID) (workflow.Target, error) {
 	t := workflow.Target{Name: name, Live: upgrade.None}
-	err := r.tx.QueryRowContext(r.ctx, "SELECT live, live_upgrade, applying FROM targets WHERE name = ?", string(name)).Scan(&t.Live, &t.LiveUpgrade, &t.Applying)
+	var emergencies string
+	err := r.tx.QueryRowContext(r.ctx, "SELECT live, live_upgrade, applying, emergencies FROM targets WHERE name = ?", string(name)).
+		Scan(&t.Live, &t.LiveUpgrade, &t.Applying, &emergencies)
+	for _, id := range strings.Fields(emergencies) {
+		t.Emergencies = append(t.Emergencies, envelope.UUID(id))
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
@@ -188,8 +196,12 @@ func (r *reader) Target(name envelope.ID) (workflow.Target, error) {
 
 // PutTarget writes what is live somewhere.
 func (w *writer) PutTarget(t workflow.Target) error {
-	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO targets (name, live, live_upgrade, applying) VALUES (?, ?, ?, ?)",
-		string(t.Name), string(t.Live), string(t.LiveUpgrade), string(t.Applying))
+	emergencies := ""
+	for _, id := range t.Emergencies {
+		emergencies += string(id) + " "
+	}
+	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO targets (name, live, live_upgrade, applying, emergencies) VALUES (?, ?, ?, ?, ?)",
+		string(t.Name), string(t.Live), string(t.LiveUpgrade), string(t.Applying), strings.TrimSpace(emergencies))
 	return err
 }
 

@@ -46,9 +46,12 @@ type Engine struct {
 
 	keyMu    sync.RWMutex // held for writing while the event key changes
 	keyUntil envelope.Time
-	healedAt envelope.Time
 
 	sealMu sync.Mutex
+
+	// Run's alone.
+	healedAt  envelope.Time
+	sealAfter time.Time
 
 	mu       sync.Mutex
 	regs     upgrade.Registries

@@ -6,13 +6,18 @@ import (
 	"strings"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// decide asks the policy. An error of the policy is a denial with its reason.
-func (e *Engine) decide(ctx context.Context, d *dossier, spent []upgrade.Cost, now envelope.Time) *upgrade.PolicyDecision {
-	in := upgrade.PolicyInput{Manifest: *d.manifest, Case: upgrade.CaseQuorum, Now: now, Tests: []upgrade.TestSummary{}, Spent: spent}
+// decide asks the policy about one case. An error of the policy is a denial
+// with its reason.
+func (e *Engine) decide(ctx context.Context, d *dossier, as upgrade.Case, spent []upgrade.Cost, now envelope.Time) *upgrade.PolicyDecision {
+	if spent == nil {
+		spent = []upgrade.Cost{}
+	}
+	in := upgrade.PolicyInput{Manifest: *d.manifest, Case: as, Now: now, Tests: []upgrade.TestSummary{}, Spent: spent}
 	for name, t := range d.tests {
 		in.Tests = append(in.Tests, upgrade.TestSummary{Name: name, Result: t.Result})
 	}
@@ -33,6 +38,14 @@ func (e *Engine) decide(ctx context.Context, d *dossier, spent []upgrade.Cost, n
 	}
 }
 
+func reasons(p *upgrade.PolicyDecision) string {
+	text := ""
+	for _, v := range p.Violations {
+		text += v.Rule + ": " + v.Message + "; "
+	}
+	return clip(text, 900)
+}
+
 // clip makes any text Text(n).
 func clip(s string, n int) string {
 	s = strings.ToValidUTF8(s, "?")
@@ -48,50 +61,11 @@ func clip(s string, n int) string {
 	return string(runes[:min(n, len(runes))])
 }
 
-// spent is what was applied at the target in now's calendar month, UTC.
-func (e *Engine) spent(r Reader, target envelope.ID, now envelope.Time) ([]upgrade.Cost, error) {
-	sums := map[string]int64{}
-	page := Page{Target: target, Limit: 100, States: []State{
-		StateApplied, StateValidating, StateCompleted, StateEmergencyApplied, StateRollbackScheduled, StateRolledBack}}
-	for {
-		upgrades, next, err := r.Upgrades(page)
-		if err != nil {
-			return nil, err
-		}
-		for _, u := range upgrades {
-			if err := e.addCost(r, u, now, sums); err != nil {
-				return nil, err
-			}
-		}
-		if next == "" {
-			break
-		}
-		page.Cursor = next
-	}
-	costs := []upgrade.Cost{}
-	for currency, sum := range sums {
-		costs = append(costs, upgrade.Cost{Currency: currency, MinorUnits: sum})
-	}
-	slices.SortFunc(costs, func(a, b upgrade.Cost) int { return strings.Compare(a.Currency, b.Currency) })
-	return costs, nil
-}
+// month is the calendar month that a time falls in, UTC.
+func month(t envelope.Time) string { return t.String()[:len("2006-01")] }
 
-func (e *Engine) addCost(r Reader, u Upgrade, now envelope.Time, sums map[string]int64) error {
-	d, err := e.load(r, u.ID, now)
-	if err != nil || d.bundle == nil || d.manifest.Impact.Cost == nil {
-		return err
-	}
-	b, err := upgrade.ParseQuorumBundle(d.bundle)
-	if err != nil {
-		return err
-	}
-	at, month := b.Quorum.DecidedAt.Std(), now.Std()
-	if at.Year() == month.Year() && at.Month() == month.Month() {
-		c := d.manifest.Impact.Cost
-		sums[c.Currency] = min(envelope.MaxInt, sums[c.Currency]+c.MinorUnits)
-	}
-	return nil
-}
+// The log carries digests and short codes, never people's texts, paths or an
+// error's words: those stand in the signed records and in the row's Reason.
 
 // move takes an upgrade one step of the table, with its event, in tx.
 func (d *dossier) move(tx Tx, m Move, event string, now envelope.Time, data auditlog.Data) error {
@@ -111,6 +85,22 @@ func (d *dossier) log(tx Tx, event string, actor envelope.ID, data auditlog.Data
 	return err
 }
 
+// code is the data of an event that says why by a short code.
+func code(c string) auditlog.Data { return auditlog.Data{"code": c} }
+
+// classes are the failure classes of an error and of all that it joins.
+func classes(err error) []string {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		out := []string{}
+		for _, each := range joined.Unwrap() {
+			out = append(out, classes(each)...)
+		}
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+	return []string{string(failure.ClassOf(err))}
+}
+
 // advance moves an open upgrade as far as its records carry it.
 func (d *dossier) advance(tx Tx, now envelope.Time) error {
 	for open(d.State) {
@@ -122,50 +112,110 @@ func (d *dossier) advance(tx Tx, now envelope.Time) error {
 			break
 		}
 	}
-	return tx.PutUpgrade(d.plan(now))
+	return d.put(tx, now)
 }
 
 func (d *dossier) advanceOnce(tx Tx, now envelope.Time) error {
+	if !d.byQuorum() {
+		return nil // begin decides it, without people
+	}
 	count := d.tally(now)
 	unmet, failed := d.unmet()
 	switch {
 	case count.Rejected:
 		d.Reason = "three approvers rejected it"
-		return d.move(tx, MoveReject, auditlog.UpgradeRejected, now, auditlog.Data{"reason": d.Reason})
+		return d.move(tx, MoveReject, auditlog.UpgradeRejected, now, code("three_rejections"))
 	case now.After(d.ExpiresAt):
-		d.Reason = "nobody added a record in time"
-		return d.move(tx, MoveExpire, auditlog.UpgradeExpired, now, auditlog.Data{"reason": d.Reason})
+		return d.expire(tx, len(unmet), now)
 	case d.State == StateDraft && failed, (d.State == StatePendingApproval || d.State == StateQuorumReached) && len(unmet) > 0:
 		d.Reason = "required tests are missing or failed"
-		return d.move(tx, MoveTestsFailed, auditlog.UpgradePaused, now, auditlog.Data{"tests": unmet})
+		return d.move(tx, MoveTestsFailed, auditlog.UpgradePaused, now, auditlog.Data{"unmetTests": int64(len(unmet))})
 	case d.State == StatePaused && len(unmet) == 0:
 		d.Reason = ""
-		return d.move(tx, MoveReady, auditlog.UpgradePendingApproval, now, nil)
+		return d.move(tx, MoveReady, auditlog.UpgradePendingApproval, now, code("tests_passed"))
 	case d.State == StatePendingApproval && count.Quorum && d.policy != nil && d.policy.Allow:
+		d.Reason = ""
 		return d.move(tx, MoveQuorum, auditlog.UpgradeQuorumReached, now, auditlog.Data{"approvers": texts(count.Approvers)})
 	case d.State == StateQuorumReached && !count.Quorum:
-		return d.move(tx, MoveQuorumLost, auditlog.UpgradePendingApproval, now, auditlog.Data{"reason": "the quorum does not stand any more"})
+		d.Reason = "the quorum does not stand any more; approvals that do not count must be given again"
+		return d.move(tx, MoveQuorumLost, auditlog.UpgradePendingApproval, now, code("quorum_lost"))
 	}
 	return nil
 }
 
-// plan sets when the engine looks at an upgrade again.
-func (d *dossier) plan(now envelope.Time) Upgrade {
-	d.NextAt = nil
-	switch {
-	case d.State == StateQuorumReached || d.State == StateApplying || d.State == StateApplied || d.State == StateApplyFailed:
-		d.NextAt = &now
-	case open(d.State):
-		next := d.ExpiresAt.Add(1)
-		ttl := d.reg.Rules().ApprovalTTLSeconds
-		for _, dec := range d.decisions {
-			if end := dec.SignedAt.Add(ttl + 1); !dec.Rejected && end.After(now) && end.Before(next) {
-				next = end
-			}
-		}
-		d.NextAt = &next
+// expire ends an upgrade that nobody has added to for the TTL. Where three had
+// agreed when the last record came, what is missing is the tests: that is the
+// final check after the TTL, and the upgrade is rejected for them. (At this very
+// moment the same approvals are too old to count, so it is that moment's quorum
+// that is asked for.)
+func (d *dossier) expire(tx Tx, unmet int, now envelope.Time) error {
+	if unmet > 0 && d.tally(d.newest).Quorum {
+		d.Reason = "the quorum stood, but required tests were still missing or failed when the time was over"
+		return d.move(tx, MoveReject, auditlog.UpgradeRejected, now, auditlog.Data{"classes": []string{string(failure.TestsNotMet)}, "unmetTests": int64(unmet)})
 	}
-	return d.Upgrade
+	d.Reason = "nobody added a record in time"
+	return d.move(tx, MoveExpire, auditlog.UpgradeExpired, now, code("ttl"))
+}
+
+// byQuorum says that an upgrade needs three approvals of its own to be applied.
+func (d *dossier) byQuorum() bool { return d.Case == "" || d.Case == upgrade.CaseQuorum }
+
+// reaskSeconds is how often a policy that denies what a quorum wants is asked
+// again: a time window may have opened.
+const reaskSeconds = 300
+
+// put writes the row, with the time when the engine looks at it again.
+func (d *dossier) put(tx Tx, now envelope.Time) error {
+	d.NextAt = d.plan(now)
+	return tx.PutUpgrade(d.Upgrade)
+}
+
+// putAt writes the row with work due at a time.
+func (d *dossier) putAt(tx Tx, at envelope.Time) error {
+	d.NextAt = &at
+	return tx.PutUpgrade(d.Upgrade)
+}
+
+// putIdle writes the row without work: somebody else has the next step.
+func (d *dossier) putIdle(tx Tx) error {
+	d.NextAt = nil
+	return tx.PutUpgrade(d.Upgrade)
+}
+
+func (d *dossier) plan(now envelope.Time) *envelope.Time {
+	switch d.State {
+	case StateQuorumReached, StateApplying, StateApplied, StateValidating, StateApplyFailed, StateRollbackScheduled:
+		return &now
+	case StateEmergencyApplied:
+		if d.RatifyBy != nil && !now.After(*d.RatifyBy) {
+			at := d.RatifyBy.Add(1)
+			return &at
+		}
+		return nil
+	}
+	if !open(d.State) {
+		return nil
+	}
+	next := d.ExpiresAt.Add(1)
+	sooner := func(t envelope.Time) {
+		if t.After(now) && t.Before(next) {
+			next = t
+		}
+	}
+	for _, dec := range d.decisions {
+		if !dec.Rejected {
+			sooner(dec.SignedAt.Add(d.reg.Rules().ApprovalTTLSeconds + 1))
+		}
+	}
+	if d.denied(now) {
+		sooner(now.Add(reaskSeconds))
+	}
+	return &next
+}
+
+// denied says that only the policy keeps an upgrade from its quorum.
+func (d *dossier) denied(now envelope.Time) bool {
+	return d.State == StatePendingApproval && (d.policy == nil || !d.policy.Allow) && d.tally(now).Quorum
 }
 
 func texts(ids []envelope.ID) []string {
@@ -174,6 +224,36 @@ func texts(ids []envelope.ID) []string {
 		out[i] = string(id)
 	}
 	return out
+}
+
+// look takes up an open upgrade because time has passed or the registry changed.
+func (e *Engine) look(ctx context.Context, id envelope.UUID) error {
+	now := e.now()
+	var decision *upgrade.PolicyDecision
+	var d *dossier
+	var spent []upgrade.Cost
+	err := e.read(ctx, id, func(got *dossier, r Reader) (err error) {
+		d = got
+		spent, err = r.Spent(d.Target, month(now))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if d.denied(now) {
+		decision = e.decide(ctx, d, upgrade.CaseQuorum, spent, now)
+	}
+	return e.change(ctx, id, func(d *dossier, tx Tx) error {
+		if err := d.logStale(tx, now); err != nil {
+			return err
+		}
+		if decision != nil && d.changes(decision) {
+			if err := d.keepDecision(tx, decision, now); err != nil {
+				return err
+			}
+		}
+		return d.advance(tx, now)
+	})
 }
 
 // logStale logs, once each, approvals that are too old to count.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
@@ -32,20 +34,40 @@ const (
 // dossier is all that is known of one upgrade, as of one transaction.
 type dossier struct {
 	Upgrade
-	reg       *keyregistry.Registry
+	regs      upgrade.Registries
+	reg       *keyregistry.Registry // the one in force
+	suspended upgrade.Suspended
+
 	manifest  *upgrade.Manifest
 	envelope  envelope.Envelope // the manifest's
 	decisions []upgrade.Decision
-	tests     map[string]test // the newest result by name
+	tests     map[string]test    // the newest result by name
+	trigger   *envelope.Envelope // the newest
 	policy    *upgrade.PolicyDecision
 	bundle    []byte // the newest quorum bundle
 	record    *envelope.Envelope
-	suspended upgrade.Suspended
+	newest    envelope.Time // receipt of the newest record of people or CI
+
+	ratifying    []byte // the newest ratification's bundle
+	ratification *envelope.Envelope
+	drafts       []*upgrade.Manifest // of the Kernel's rollback of this upgrade, the newest last
+	baseline     *canaryRecord
+	report       *canaryRecord
 }
 
 type test struct {
 	upgrade.TestResult
 	envelope envelope.Envelope
+}
+
+// canaryRecord is a canary's report as it is stored, under its upgrade, so that
+// two equal reports are two records.
+type canaryRecord struct {
+	Kind      string         `json:"kind"`
+	Passed    bool           `json:"passed"`
+	Report    jsontext.Value `json:"report"`
+	UpgradeID envelope.UUID  `json:"upgradeId"`
+	digest    envelope.Digest
 }
 
 func (e *Engine) load(r Reader, id envelope.UUID, now envelope.Time) (*dossier, error) {
@@ -54,11 +76,10 @@ func (e *Engine) load(r Reader, id envelope.UUID, now envelope.Time) (*dossier, 
 		return nil, err
 	}
 	d := &dossier{Upgrade: u, tests: map[string]test{}}
-	regs, err := e.registries(r)
-	if err != nil {
+	if d.regs, err = e.registries(r); err != nil {
 		return nil, err
 	}
-	d.reg = regs.Last()
+	d.reg = d.regs.Last()
 	if d.suspended, err = suspensions(r, d.reg); err != nil {
 		return nil, err
 	}
@@ -66,19 +87,29 @@ func (e *Engine) load(r Reader, id envelope.UUID, now envelope.Time) (*dossier, 
 	if err != nil {
 		return nil, err
 	}
-	for _, rec := range records {
-		if err := d.add(rec, now); err != nil {
-			return nil, fmt.Errorf("stored %s %s: %w", rec.Kind, rec.Digest, err)
+	// A test result may be older than the manifest of the same patch.
+	for _, first := range []bool{true, false} {
+		for _, rec := range records {
+			if (rec.Kind == KindManifest) != first {
+				continue
+			}
+			if err := d.add(rec, now); err != nil {
+				return nil, fmt.Errorf("stored %s %s: %w", rec.Kind, rec.Digest, err)
+			}
+		}
+		if d.manifest == nil {
+			return nil, fmt.Errorf("upgrade %s has no manifest in the store", id)
 		}
 	}
-	if d.manifest == nil {
-		return nil, fmt.Errorf("upgrade %s has no manifest in the store", id)
-	}
 	d.dropSuspended()
+	if open(d.State) {
+		d.ExpiresAt = d.newest.Add(d.reg.Rules().ApprovalTTLSeconds)
+	}
 	return d, nil
 }
 
-func (d *dossier) add(rec Record, now envelope.Time) error {
+// add takes up one record. Envelopes are parsed where they are needed.
+func (d *dossier) add(rec Record, now envelope.Time) (err error) {
 	switch rec.Kind {
 	case KindPolicyDecision:
 		d.policy = new(upgrade.PolicyDecision)
@@ -86,28 +117,54 @@ func (d *dossier) add(rec Record, now envelope.Time) error {
 	case KindQuorumBundle:
 		d.bundle = rec.Body
 		return nil
+	case KindRatificationBundle:
+		d.ratifying = rec.Body
+		return nil
+	case KindRollbackDraft:
+		draft := new(upgrade.Manifest)
+		d.drafts = append(d.drafts, draft)
+		return envelope.DecodeCanonical(rec.Body, envelope.MaxPayload, draft)
+	case KindCanaryBaseline:
+		d.baseline, err = openReport(rec)
+		return err
+	case KindCanaryReport:
+		d.report, err = openReport(rec)
+		return err
 	}
 	env, err := envelope.Parse(rec.Body)
 	if err != nil {
 		return err
 	}
 	switch rec.Kind {
+	case KindAppliedRecord:
+		d.record = &env
+		return nil
+	case KindRatification:
+		d.ratification = &env
+		return nil
 	case KindManifest:
 		d.envelope = env
 		d.manifest, err = upgrade.OpenManifest(env)
 	case KindApproval, KindRejection:
 		d.decisions = append(d.decisions, upgrade.Decision{
 			Person: rec.Person, Rejected: rec.Kind == KindRejection, SignedAt: rec.SignedAt, Envelope: env})
+	case KindTrigger:
+		d.trigger = &env
 	case KindTestResult:
-		// Records come in order of receipt and the manifest is the first.
 		result, verr := upgrade.VerifyTestResult(d.reg, env, d.manifest.PatchHash, now)
 		if verr == nil {
 			d.tests[result.Name] = test{*result, env}
 		}
-	case KindAppliedRecord:
-		d.record = &env
+	}
+	if rec.ReceivedAt.After(d.newest) {
+		d.newest = rec.ReceivedAt
 	}
 	return err
+}
+
+func openReport(rec Record) (*canaryRecord, error) {
+	c := &canaryRecord{digest: rec.Digest}
+	return c, envelope.DecodeCanonical(rec.Body, upgrade.MaxBundle, c)
 }
 
 // dropSuspended forgets results by keys that are suspended: they count nowhere.
@@ -151,6 +208,14 @@ func (d *dossier) unmet() (names []string, failed bool) {
 		failed = failed || ok
 	}
 	return names, failed
+}
+
+// decided is the newest quorum bundle.
+func (d *dossier) decided() (*upgrade.QuorumBundle, error) {
+	if d.bundle == nil {
+		return nil, fmt.Errorf("%w: upgrade %s has no quorum bundle", ErrNotFound, d.ID)
+	}
+	return upgrade.ParseQuorumBundle(d.bundle)
 }
 
 func find[T any](v T, err error) (T, bool, error) {

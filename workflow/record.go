@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
@@ -28,7 +29,7 @@ func (e *Engine) submitRecord(ctx context.Context, kind string, env envelope.Env
 	var in incoming
 	var spent []upgrade.Cost
 	err := e.Store.View(ctx, func(r Reader) error {
-		id, err := subjectOf(r, kind, env)
+		id, err := subjectOf(env)
 		if err != nil {
 			return err
 		}
@@ -38,21 +39,23 @@ func (e *Engine) submitRecord(ctx context.Context, kind string, env envelope.Env
 		if in, err = d.verify(kind, env, now); err != nil {
 			return err
 		}
-		if spent, err = e.spent(r, d.Target, now); err != nil {
+		if spent, err = r.Spent(d.Target, month(now)); err != nil {
 			return err
 		}
 		return d.accepts(kind)
 	})
 	if err != nil {
-		if logErr := e.logInvalid(ctx, d, kind, env, err); logErr != nil {
-			return Result{}, errors.Join(err, logErr)
-		}
-		return Result{}, err
+		return Result{}, errors.Join(err, e.logInvalid(ctx, d, kind, env, err))
 	}
 	in.apply(d)
-	decision := e.decide(ctx, d, spent, now)
-	if !decision.Allow && kind == KindApproval {
-		if err := e.keepDenial(ctx, in.upgrade, decision, now); err != nil {
+	// Of an emergency the policy was asked when it was applied; people ratify
+	// it or do not.
+	var decision *upgrade.PolicyDecision
+	if open(d.State) {
+		decision = e.decide(ctx, d, upgrade.CaseQuorum, spent, now)
+	}
+	if decision != nil && !decision.Allow && kind == KindApproval {
+		if err := e.keepDenial(ctx, d, decision, now); err != nil {
 			return Result{}, err
 		}
 		return Result{}, failure.New(failure.PolicyDenied, "the policy denies this upgrade, so approvals are not taken: %s", reasons(decision))
@@ -64,6 +67,12 @@ func (e *Engine) submitRecord(ctx context.Context, kind string, env envelope.Env
 		if _, err := d.verify(kind, env, now); err != nil {
 			return err
 		}
+		if err := d.accepts(kind); err != nil {
+			return err
+		}
+		if err := d.keep(tx, kind, in.person, in.signedAt, now, env); err != nil {
+			return err
+		}
 		return d.take(tx, in, decision, now)
 	})
 	if err != nil {
@@ -72,21 +81,21 @@ func (e *Engine) submitRecord(ctx context.Context, kind string, env envelope.Env
 	return Result{Digest: env.PayloadDigest(), UpgradeID: d.ID, State: d.State, Added: true}, nil
 }
 
-// take stores a verified record and moves the upgrade as far as it carries.
+// take moves the upgrade as far as a record carries it that was stored.
 func (d *dossier) take(tx Tx, in incoming, decision *upgrade.PolicyDecision, now envelope.Time) error {
-	if err := d.accepts(in.kind); err != nil {
-		return err
-	}
-	if err := d.keep(tx, in.kind, in.person, in.signedAt, now, in.envelope); err != nil {
-		return err
-	}
 	if err := d.log(tx, in.event, in.person, in.data); err != nil {
 		return err
 	}
 	in.apply(d)
+	if !open(d.State) {
+		return d.putAt(tx, now)
+	}
+	d.newest = now
 	d.ExpiresAt = now.Add(d.reg.Rules().ApprovalTTLSeconds)
-	if err := d.keepDecision(tx, decision, now); err != nil {
-		return err
+	if decision != nil {
+		if err := d.keepDecision(tx, decision, now); err != nil {
+			return err
+		}
 	}
 	return d.advance(tx, now)
 }
@@ -103,67 +112,23 @@ func (in incoming) apply(d *dossier) {
 	}
 }
 
-// accepts says whether an upgrade in its state still takes such records.
+// accepts says whether an upgrade in its state still takes such records: an
+// open one does, and an emergency until it is ratified or taken back.
 func (d *dossier) accepts(kind string) error {
-	if !open(d.State) || d.State == StateDraft && kind == KindApproval {
+	emergency := d.Case == upgrade.CaseEmergency && (d.State == StateApplying || d.State == StateEmergencyApplied)
+	if !open(d.State) && !emergency || d.State == StateDraft && kind == KindApproval {
 		return fmt.Errorf("%w: upgrade %s is %s and takes no %s", ErrConflict, d.ID, d.State, kind)
 	}
 	return nil
 }
 
-// subjectOf is the upgrade that an unverified record claims to be about. A test
-// result names a patch: the open upgrade of that patch.
-func subjectOf(r Reader, kind string, env envelope.Envelope) (envelope.UUID, error) {
-	if kind != KindTestResult {
-		var claim struct {
-			UpgradeID envelope.UUID `json:"upgradeId"`
-		}
-		if err := envelope.DecodeForeign(env.Payload, &claim); err != nil {
-			return "", err
-		}
-		return claim.UpgradeID, nil
-	}
+// subjectOf is the upgrade that an unverified record claims to be about.
+func subjectOf(env envelope.Envelope) (envelope.UUID, error) {
 	var claim struct {
-		Subject []struct {
-			Digest struct {
-				SHA256 string `json:"sha256"`
-			} `json:"digest"`
-		} `json:"subject"`
+		UpgradeID envelope.UUID `json:"upgradeId"`
 	}
-	if err := envelope.DecodeForeign(env.Payload, &claim); err != nil {
-		return "", err
-	}
-	if len(claim.Subject) != 1 {
-		return "", failure.New(failure.FieldInvalid, "a test result has exactly one subject")
-	}
-	return openWithPatch(r, "sha256:"+claim.Subject[0].Digest.SHA256)
-}
-
-func openWithPatch(r Reader, patch string) (envelope.UUID, error) {
-	page := Page{Limit: 100, States: []State{StateDraft, StatePaused, StatePendingApproval, StateQuorumReached}}
-	for {
-		list, next, err := r.Upgrades(page)
-		if err != nil {
-			return "", err
-		}
-		for _, u := range list {
-			rec, err := r.Record(u.ManifestDigest)
-			if err != nil {
-				return "", err
-			}
-			env, err := envelope.Parse(rec.Body)
-			if err != nil {
-				return "", err
-			}
-			if m, err := upgrade.OpenManifest(env); err == nil && m.PatchHash.String() == patch {
-				return u.ID, nil
-			}
-		}
-		if next == "" {
-			return "", fmt.Errorf("%w: no open upgrade has the patch %.80s", ErrNotFound, patch)
-		}
-		page.Cursor = next
-	}
+	err := envelope.DecodeForeign(env.Payload, &claim)
+	return claim.UpgradeID, err
 }
 
 // verify judges a record by the registry in force, suspensions included.
@@ -185,7 +150,7 @@ func (d *dossier) verify(kind string, env envelope.Envelope, now envelope.Time) 
 		var r *upgrade.TestRequest
 		if r, err = upgrade.VerifyTestRequest(d.reg, d.manifest, d.ManifestDigest, env, now); err == nil {
 			in.person, in.signedAt, in.event = r.ApproverID, r.RequestTs, auditlog.UpgradeTestsRequested
-			in.data["tests"] = r.Tests
+			in.data["tests"] = int64(len(r.Tests))
 		}
 	case KindTestResult:
 		err = in.verifyTest(d, env, now)
@@ -203,38 +168,68 @@ func (in *incoming) verifyTest(d *dossier, env envelope.Envelope, now envelope.T
 	}
 	entry, err := d.reg.Lookup(env.Signatures[0].KeyID)
 	in.person, in.event = entry.ID, auditlog.UpgradeTestsReported
-	in.data["test"], in.data["result"] = t.Name, t.Result
+	in.data["result"] = t.Result
 	return err
 }
 
-// logInvalid logs an approval or rejection that did not verify. Nothing else changes.
+// How many approval.invalid events one upgrade gets: anybody who may call can
+// send nonsense, and the log keeps everything. The keyid is only claimed, so it
+// alone bounds nothing. The event that reaches a bound says so.
+const (
+	maxInvalidOfKey = 8
+	maxInvalid      = 64
+)
+
+// logInvalid logs an approval, rejection or trigger that did not verify, within
+// the bounds. Nothing else changes.
 func (e *Engine) logInvalid(ctx context.Context, d *dossier, kind string, env envelope.Envelope, cause error) error {
 	class := failure.ClassOf(cause)
-	if d == nil || class == "" || kind != KindApproval && kind != KindRejection {
+	if d == nil || class == "" || kind == KindTestRequest || len(env.Signatures) == 0 {
 		return nil
 	}
+	key := string(env.Signatures[0].KeyID)
 	return e.update(ctx, func(tx Tx) error {
-		return d.log(tx, auditlog.ApprovalInvalid, upgrade.KernelID, auditlog.Data{
-			auditlog.DataRecordDigest: env.PayloadDigest().String(), "class": string(class), "detail": clip(failure.DetailOf(cause), 1000)})
-	})
-}
-
-func (e *Engine) keepDenial(ctx context.Context, id envelope.UUID, decision *upgrade.PolicyDecision, now envelope.Time) error {
-	return e.update(ctx, func(tx Tx) error {
-		d, err := e.load(tx, id, now)
+		events, err := tx.UpgradeEvents(d.ID)
 		if err != nil {
 			return err
 		}
-		return d.keepDecision(tx, decision, now)
+		all, ofKey := 1, 1
+		for _, ev := range events {
+			if ev.Event.Type == auditlog.ApprovalInvalid {
+				all++
+				if ev.Event.Data.Text("keyId") == key {
+					ofKey++
+				}
+			}
+		}
+		if all > maxInvalid || ofKey > maxInvalidOfKey {
+			return nil
+		}
+		return d.log(tx, auditlog.ApprovalInvalid, upgrade.KernelID, auditlog.Data{auditlog.DataRecordDigest: env.PayloadDigest().String(),
+			"kind": kind, "class": string(class), "keyId": key, "last": all == maxInvalid || ofKey == maxInvalidOfKey})
 	})
 }
 
-func reasons(p *upgrade.PolicyDecision) string {
-	text := ""
-	for _, v := range p.Violations {
-		text += v.Rule + ": " + v.Message + "; "
+// keepDenial stores a denial that says something new.
+func (e *Engine) keepDenial(ctx context.Context, d *dossier, decision *upgrade.PolicyDecision, now envelope.Time) error {
+	if !d.changes(decision) {
+		return nil
 	}
-	return clip(text, 900)
+	return e.update(ctx, func(tx Tx) error {
+		d, err := e.load(tx, d.ID, now)
+		if err != nil {
+			return err
+		}
+		if err := d.keepDecision(tx, decision, now); err != nil {
+			return err
+		}
+		return d.put(tx, now)
+	})
+}
+
+// changes says whether a decision says something else than the newest.
+func (d *dossier) changes(decision *upgrade.PolicyDecision) bool {
+	return d.policy == nil || d.policy.Allow != decision.Allow || !slices.Equal(d.policy.Violations, decision.Violations)
 }
 
 // RequestApprovals opens an upgrade for approvals. Where required tests have
@@ -253,7 +248,7 @@ func (e *Engine) RequestApprovals(ctx context.Context, id envelope.UUID, actor e
 			if len(unmet) > 0 {
 				d.Reason = "required tests are missing or failed"
 				err = d.move(tx, MoveTestsFailed, "", now, nil)
-				err = errors.Join(err, d.log(tx, auditlog.UpgradePaused, actor, auditlog.Data{"tests": unmet}))
+				err = errors.Join(err, d.log(tx, auditlog.UpgradePaused, actor, auditlog.Data{"unmetTests": int64(len(unmet))}))
 			} else {
 				err = d.move(tx, MoveReady, "", now, nil)
 				err = errors.Join(err, d.log(tx, auditlog.UpgradePendingApproval, actor, nil))

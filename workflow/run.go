@@ -3,10 +3,12 @@ package workflow
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 )
 
@@ -16,7 +18,8 @@ const (
 	keyMargin    = 3600 // seconds before its end that an event key is replaced
 	maxBackoff   = 30   // seconds
 	callDeadline = 30 * time.Second
-	claimSeconds = 60               // that a claim on a row holds
+	claimSeconds = 60 // that a claim on a row holds
+	sealRetry    = time.Second
 	renewEvery   = 20 * time.Second // while a step runs
 	healEvery    = 60               // seconds between two looks at what the guard knows
 	healRetry    = 5                // seconds after a look that failed
@@ -63,8 +66,11 @@ func (e *Engine) round(ctx context.Context, steps *sync.WaitGroup) error {
 	if err := e.heal(ctx); err != nil {
 		e.Logger.WarnContext(ctx, "what the guard accepted could not be taken over; it is tried again", "err", err)
 	}
-	if err := e.seal(ctx); err != nil {
-		e.Logger.WarnContext(ctx, "the log could not be sealed", "err", err)
+	if time.Now().After(e.sealAfter) {
+		if err := e.seal(ctx); err != nil {
+			e.sealAfter = time.Now().Add(sealRetry)
+			e.Logger.WarnContext(ctx, "the log could not be sealed; it is tried again", "err", err)
+		}
 	}
 	due, err := e.claim(ctx)
 	for _, u := range due {
@@ -184,10 +190,28 @@ func (e *Engine) keepKey(ctx context.Context) error {
 	return e.delegate(ctx, kernelID, nil)
 }
 
-// seal has the guard sign a checkpoint over all that was logged.
+// seal has the guard sign a checkpoint over all that was logged. The last one
+// that the guard signed may be newer than the last that was stored, after a
+// crash or by another engine; then the guard says how far it is.
 func (e *Engine) seal(ctx context.Context) error {
 	e.sealMu.Lock()
 	defer e.sealMu.Unlock()
+	call, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	err := e.sealFrom(call, -1)
+	if failure.ClassOf(err) == "" {
+		return err
+	}
+	status, statusErr := e.Guard.Status(call)
+	if statusErr != nil {
+		return errors.Join(err, statusErr)
+	}
+	return e.sealFrom(call, status.CheckpointSize)
+}
+
+// sealFrom seals what follows the checkpoint of a size, or, where that is
+// negative, the last one that was stored.
+func (e *Engine) sealFrom(ctx context.Context, from int64) error {
 	var size, sealed int64
 	var root [32]byte
 	var proof [][]byte
@@ -202,17 +226,21 @@ func (e *Engine) seal(ctx context.Context) error {
 		if sealed >= size {
 			return nil
 		}
-		if root, err = r.TreeRoot(size); err != nil || sealed == 0 {
+		if from < 0 {
+			from = sealed
+		}
+		if from > size {
+			return fmt.Errorf("the guard has sealed %d events, where this log has %d: the store is an older one; restore the newest", from, size)
+		}
+		if root, err = r.TreeRoot(size); err != nil || from == 0 {
 			return err
 		}
-		proof, err = r.ConsistencyProof(sealed, size)
+		proof, err = r.ConsistencyProof(from, size)
 		return err
 	})
 	if err != nil || sealed >= size {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callDeadline)
-	defer cancel()
 	note, err := e.Guard.SignCheckpoint(ctx, size, root, proof)
 	if err != nil {
 		return err

@@ -51,6 +51,7 @@ type Upgrade struct {
 	Case           upgrade.Case    // under which case it is decided; empty means by quorum
 	RatifyBy       *envelope.Time  // of an applied emergency
 	RollbackID     envelope.UUID   // the Kernel's own rollback of it, once raised
+	Ratifying      envelope.Digest // the ratification's bundle while the guard is asked about it
 	Version        int64
 }
 
@@ -73,6 +74,9 @@ type Target struct {
 	Live        upgrade.Revision
 	LiveUpgrade envelope.UUID // empty before the first
 	Applying    envelope.UUID // empty while none is
+	// Emergencies were signed here and neither ratified nor followed by a record
+	// with a quorum.
+	Emergencies []envelope.UUID
 }
 
 // StoredEvent is one event of the log.

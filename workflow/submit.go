@@ -35,8 +35,12 @@ func (e *Engine) Submit(ctx context.Context, kind string, env envelope.Envelope)
 	switch kind {
 	case KindManifest:
 		return e.submitManifest(ctx, env)
-	case KindApproval, KindRejection, KindTestRequest, KindTestResult:
+	case KindApproval, KindRejection, KindTestRequest:
 		return e.submitRecord(ctx, kind, env)
+	case KindTestResult:
+		return e.submitTest(ctx, env)
+	case KindTrigger:
+		return e.submitTrigger(ctx, env)
 	}
 	return Result{}, fmt.Errorf("%w: records of kind %q are not taken here", ErrConflict, kind)
 }
@@ -64,7 +68,7 @@ func (e *Engine) submitManifest(ctx context.Context, env envelope.Envelope) (Res
 	var spent []upgrade.Cost
 	err := e.Store.View(ctx, func(r Reader) (err error) {
 		if err = e.admit(r, d, now); err == nil {
-			spent, err = e.spent(r, d.Target, now)
+			spent, err = r.Spent(d.Target, month(now))
 		}
 		return err
 	})
@@ -78,13 +82,13 @@ func (e *Engine) submitManifest(ctx context.Context, env envelope.Envelope) (Res
 	if live != d.manifest.BaseRevision {
 		return Result{}, failure.New(failure.BaseRevisionMoved, "%s is live at %s, not %s; propose it again on that", live, d.Target, d.manifest.BaseRevision)
 	}
-	decision := e.decide(ctx, d, spent, now)
+	decision := e.decide(ctx, d, upgrade.CaseQuorum, spent, now)
 	err = e.update(ctx, func(tx Tx) error {
 		if err := e.admit(tx, d, now); err != nil {
 			return err
 		}
 		d.CreatedAt = now
-		if err := tx.PutUpgrade(d.plan(now)); err != nil {
+		if err := d.put(tx, now); err != nil {
 			return err
 		}
 		if err := d.keep(tx, KindManifest, d.ProposedBy, d.manifest.Timestamp, now, env); err != nil {
@@ -105,7 +109,7 @@ func (e *Engine) admit(r Reader, d *dossier, now envelope.Time) error {
 	if err != nil {
 		return err
 	}
-	d.reg = regs.Last()
+	d.regs, d.reg, d.newest = regs, regs.Last(), now
 	m, err := upgrade.VerifyManifest(d.reg, d.envelope, now)
 	if err != nil {
 		return err
@@ -124,7 +128,7 @@ func (e *Engine) admit(r Reader, d *dossier, now envelope.Time) error {
 	}
 	d.manifest = m
 	d.Upgrade = Upgrade{ID: m.UpgradeID, Target: m.Target.Name, Type: m.Type, State: StateDraft, ProposedBy: m.ProposedBy,
-		ManifestDigest: d.envelope.PayloadDigest(), UpdatedAt: now, ExpiresAt: now.Add(d.reg.Rules().ApprovalTTLSeconds)}
+		ManifestDigest: d.envelope.PayloadDigest(), Patch: m.PatchHash, UpdatedAt: now, ExpiresAt: now.Add(d.reg.Rules().ApprovalTTLSeconds)}
 	return e.checkRollback(r, d, now)
 }
 
@@ -160,12 +164,18 @@ var errKnown = fmt.Errorf("%w: the record came in twice at once", ErrConflict)
 
 // keepDecision stores what the policy said and makes it the newest.
 func (d *dossier) keepDecision(tx Tx, decision *upgrade.PolicyDecision, now envelope.Time) error {
-	body, err := envelope.Canonical(decision)
-	if err != nil {
-		return err
-	}
 	d.policy = decision
-	_, err = tx.AddRecord(Record{Digest: envelope.DigestOf(body), UpgradeID: d.ID, Kind: KindPolicyDecision,
-		Person: upgrade.KernelID, SignedAt: now, ReceivedAt: now, Body: body})
+	_, err := d.keepOwn(tx, KindPolicyDecision, decision, now)
 	return err
+}
+
+// keepOwn stores something of the Kernel's that is no envelope.
+func (d *dossier) keepOwn(tx Tx, kind string, v any, now envelope.Time) (envelope.Digest, error) {
+	body, err := envelope.Canonical(v)
+	if err != nil {
+		return envelope.Digest{}, err
+	}
+	digest := envelope.DigestOf(body)
+	_, err = tx.AddRecord(Record{Digest: digest, UpgradeID: d.ID, Kind: kind, Person: upgrade.KernelID, SignedAt: now, ReceivedAt: now, Body: body})
+	return digest, err
 }

@@ -1,8 +1,10 @@
 package workflow
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -13,26 +15,62 @@ import (
 
 // View is all that may be shown of one upgrade.
 type View struct {
-	Upgrade  Upgrade
-	Manifest upgrade.Manifest
-	Envelope envelope.Envelope // the manifest's
-	Seats    []upgrade.Seat    // five
-	Quorum   bool
-	Tests    []upgrade.TestResult    // of the required tests, those reported, in the manifest's order
-	Policy   *upgrade.PolicyDecision // the newest; nil before the first
-	Events   []StoredEvent
+	Upgrade     Upgrade // with its case, ratifyBy, expiry, and the Kernel's rollback of it
+	Manifest    upgrade.Manifest
+	Envelope    envelope.Envelope // the manifest's
+	Seats       []upgrade.Seat    // five
+	Quorum      bool
+	Tests       []upgrade.TestResult    // of the required tests, those reported, in the manifest's order
+	UnmetTests  []string                // required tests without a passing newest result
+	Policy      *upgrade.PolicyDecision // the newest; nil before the first
+	Registry    envelope.Digest         // the document in force, which approvals must name
+	Emergency   *upgrade.EmergencyTrigger
+	Ratified    bool
+	Preapproved int           // approvals in force or decided on that pre-approve the rollback
+	Canary      CanaryDigests // zero digests where there is no report
+	Next        NextStep
+	Events      []StoredEvent
+}
+
+// CanaryDigests names the records of the canary's reports.
+type CanaryDigests struct {
+	Baseline envelope.Digest
+	Report   envelope.Digest
+	Passed   bool // what the report says
 }
 
 // Upgrade shows one upgrade as it stands now. ErrNotFound where there is none.
 func (e *Engine) Upgrade(ctx context.Context, id envelope.UUID) (View, error) {
 	var v View
 	err := e.read(ctx, id, func(d *dossier, r Reader) (err error) {
-		count := d.tally(e.now())
-		v = View{Upgrade: d.Upgrade, Manifest: *d.manifest, Envelope: d.envelope, Seats: count.Seats, Quorum: count.Quorum, Policy: d.policy}
+		now := e.now()
+		count := d.tally(now)
+		v = View{Upgrade: d.Upgrade, Manifest: *d.manifest, Envelope: d.envelope, Seats: count.Seats, Quorum: count.Quorum, Policy: d.policy,
+			Registry: d.reg.Digest(), Ratified: d.ratification != nil, Next: d.next(count, now)}
+		v.UnmetTests, _ = d.unmet()
 		for _, name := range d.manifest.Preconditions.Tests {
 			if t, ok := d.tests[name]; ok {
 				v.Tests = append(v.Tests, t.TestResult)
 			}
+		}
+		if d.trigger != nil {
+			v.Emergency = new(upgrade.EmergencyTrigger)
+			if err := envelope.DecodeCanonical(d.trigger.Payload, envelope.MaxPayload, v.Emergency); err != nil {
+				return err
+			}
+		}
+		approvals := &upgrade.QuorumBundle{Approvals: count.Approvals}
+		if d.bundle != nil && d.byQuorum() {
+			if approvals, err = d.decided(); err != nil {
+				return err
+			}
+		}
+		v.Preapproved = len(marked(approvals))
+		if d.baseline != nil {
+			v.Canary.Baseline = d.baseline.digest
+		}
+		if d.report != nil {
+			v.Canary.Report, v.Canary.Passed = d.report.digest, d.report.Passed
 		}
 		v.Events, err = r.UpgradeEvents(id)
 		return err
@@ -41,22 +79,33 @@ func (e *Engine) Upgrade(ctx context.Context, id envelope.UUID) (View, error) {
 }
 
 // Bundle is the bundle file of an upgrade with an AppliedUpgradeRecord
-// (PROTOCOL section 9). ErrNotFound or ErrConflict where there is none.
+// (PROTOCOL section 9), under a checkpoint over all that was logged. ErrConflict
+// where there is no record.
 func (e *Engine) Bundle(ctx context.Context, id envelope.UUID) ([]byte, error) {
+	if err := e.seal(ctx); err != nil {
+		e.Logger.WarnContext(ctx, "the log could not be sealed for a bundle file; it gets the last checkpoint", "err", err)
+	}
 	var file upgrade.File
 	err := e.read(ctx, id, func(d *dossier, r Reader) error {
 		if d.record == nil {
 			return fmt.Errorf("%w: upgrade %s is %s and has no AppliedUpgradeRecord", ErrConflict, id, d.State)
 		}
-		b, err := upgrade.ParseQuorumBundle(d.bundle)
+		b, err := d.decided()
 		if err != nil {
 			return err
 		}
 		file = upgrade.File{AppliedRecord: *d.record, MediaType: upgrade.MediaType, QuorumBundle: *b}
+		if d.ratification != nil {
+			ratified, err := upgrade.ParseQuorumBundle(d.ratifying)
+			if err != nil {
+				return err
+			}
+			file.Ratification = &upgrade.Nested{QuorumBundle: *ratified, Record: *d.ratification}
+		}
 		if file.Registry, err = r.Registry(); err != nil {
 			return err
 		}
-		proof, err := auditProof(r, id)
+		proof, err := auditProof(r, &file)
 		if err != nil {
 			return err
 		}
@@ -70,32 +119,28 @@ func (e *Engine) Bundle(ctx context.Context, id envelope.UUID) ([]byte, error) {
 	return envelope.Canonical(file)
 }
 
-// auditProof is the newest upgrade.applying event of an upgrade, and the event
-// that introduced the key that signed it, under the newest checkpoint.
-func auditProof(r Reader, id envelope.UUID) (*upgrade.AuditProof, error) {
+// auditProof is every event that the file's decisions need, and those that
+// introduced the keys that signed them, under the newest checkpoint.
+func auditProof(r Reader, f *upgrade.File) (*upgrade.AuditProof, error) {
 	note, size, err := r.Checkpoint()
 	if err != nil {
 		return nil, err
 	}
-	events, err := r.UpgradeEvents(id)
+	needed, err := witnesses(r, f)
 	if err != nil {
 		return nil, err
 	}
-	var applying *StoredEvent
-	for i := range events {
-		if events[i].Event.Type == auditlog.UpgradeApplying {
-			applying = &events[i]
+	for _, ev := range slices.Clone(needed) {
+		key, err := introduction(r, &ev)
+		if err != nil {
+			return nil, err
 		}
+		needed = append(needed, *key)
 	}
-	if applying == nil {
-		return nil, fmt.Errorf("%w: no upgrade.applying event of %s", ErrNotFound, id)
-	}
-	key, err := introduction(r, applying)
-	if err != nil {
-		return nil, err
-	}
+	slices.SortFunc(needed, func(a, b StoredEvent) int { return cmp.Compare(a.Seq, b.Seq) })
+	needed = slices.CompactFunc(needed, func(a, b StoredEvent) bool { return a.Seq == b.Seq })
 	proof := &upgrade.AuditProof{Checkpoint: note}
-	for _, ev := range []*StoredEvent{key, applying} {
+	for _, ev := range needed {
 		entry := auditlog.Entry{Index: ev.Seq, Leaf: ev.Leaf}
 		if entry.Proof, err = r.InclusionProof(ev.Seq, size); err != nil {
 			return nil, err
@@ -103,6 +148,39 @@ func auditProof(r Reader, id envelope.UUID) (*upgrade.AuditProof, error) {
 		proof.Entries = append(proof.Entries, entry)
 	}
 	return proof, nil
+}
+
+// witnesses are the events that PROTOCOL section 9 asks of a file.
+func witnesses(r Reader, f *upgrade.File) (out []StoredEvent, err error) {
+	add := func(id envelope.UUID, eventType string, bundle envelope.Digest) {
+		if err != nil {
+			return
+		}
+		var events []StoredEvent
+		if events, err = r.UpgradeEvents(id); err != nil {
+			return
+		}
+		ev := newestEvent(events, eventType, bundle)
+		if ev == nil {
+			err = fmt.Errorf("%w: no %s event of %s", ErrNotFound, eventType, id)
+			return
+		}
+		out = append(out, *ev)
+	}
+	b := &f.QuorumBundle
+	add(b.Quorum.UpgradeID, auditlog.UpgradeApplying, b.Digest())
+	for _, nested := range []*upgrade.Nested{b.Emergency, b.Preapproval} {
+		if nested != nil {
+			add(nested.QuorumBundle.Quorum.UpgradeID, auditlog.UpgradeApplying, nested.QuorumBundle.Digest())
+		}
+	}
+	if b.Preapproval != nil {
+		add(b.Preapproval.QuorumBundle.Quorum.UpgradeID, auditlog.UpgradeCanaryFailed, envelope.Digest{})
+	}
+	if f.Ratification != nil {
+		add(b.Quorum.UpgradeID, auditlog.UpgradeRatified, f.Ratification.QuorumBundle.Digest())
+	}
+	return out, err
 }
 
 // introduction finds the audit.key_delegated event of ev's key, newest first.

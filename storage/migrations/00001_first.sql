@@ -16,6 +16,7 @@ CREATE TABLE upgrades (
     decision_case TEXT NOT NULL,
     ratify_by INTEGER,
     rollback_id TEXT NOT NULL,
+    ratifying TEXT NOT NULL,
     version INTEGER NOT NULL,
     claimed_by TEXT,
     claimed_until INTEGER
@@ -30,7 +31,8 @@ CREATE TABLE targets (
     name TEXT PRIMARY KEY,
     live TEXT NOT NULL,
     live_upgrade TEXT NOT NULL,
-    applying TEXT NOT NULL
+    applying TEXT NOT NULL,
+    emergencies TEXT NOT NULL -- ids, with spaces between
 ) STRICT;
 
 -- What was applied, by target, calendar month (UTC) and currency.
