@@ -20,6 +20,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/storage/account"
 	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/changes"
 )
 
 //go:embed assets templates
@@ -43,6 +44,7 @@ type Pad struct {
 	pages    map[string]*template.Template
 	mux      *http.ServeMux
 	assets   assets
+	compared *comparisons
 	secure   bool // the origin is https
 }
 
@@ -53,6 +55,7 @@ func New(c Config) (*Pad, error) {
 		return nil, fmt.Errorf("commandpad: the origin %.100q is not a scheme and a host, such as https://gate.example.org", c.Origin)
 	}
 	p := &Pad{Config: c, secure: origin.Scheme == "https", mux: http.NewServeMux()}
+	p.compared = &comparisons{artifacts: c.Artifacts, done: map[pair]*changes.Set{}}
 	p.passkeys, err = webauthn.New(&webauthn.Config{RPID: origin.Hostname(), RPDisplayName: "kernelgate", RPOrigins: []string{c.Origin}})
 	if err != nil {
 		return nil, fmt.Errorf("commandpad: %w", err)

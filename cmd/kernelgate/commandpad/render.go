@@ -21,7 +21,7 @@ func parsePages(a assets) (map[string]*template.Template, error) {
 	dir := subFiles("templates")
 	functions := template.FuncMap{
 		"asset": a.url, "state": stateName, "tone": stateTone, "ago": ago, "left": left, "short": short, "lower": strings.ToLower,
-		"bytes": byteSize, "seat": seatName, "event": eventName, "money": money, "item": newItem,
+		"bytes": byteSize, "seat": seatName, "event": eventName, "money": money, "item": newItem, "mark": markName,
 	}
 	base, err := template.New("base").Funcs(functions).ParseFS(dir, "base.html", "part-*.html")
 	if err != nil {
@@ -162,4 +162,17 @@ func eventName(name string) string {
 		return text
 	}
 	return name
+}
+
+// markName is the class of a diff's line.
+func markName(mark byte) string {
+	switch mark {
+	case '+':
+		return "add"
+	case '-':
+		return "del"
+	case '@':
+		return "at"
+	}
+	return "same"
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/changes"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
@@ -19,6 +20,7 @@ type upgradePage struct {
 	Payload  string // the manifest's canonical bytes
 	Seats    []seatInfo
 	Missing  []string // required tests without a result
+	Changes  *changes.Set
 	CanSign  string   // why this person cannot sign now; "" where they can
 }
 
@@ -76,6 +78,9 @@ func (p *Pad) load(r *http.Request, u user) (*upgradePage, error) {
 	if err == nil {
 		_ = content.Close() // only its size was asked for
 		page.Artifact = &artifactInfo{view.Manifest.PatchHash, size}
+	}
+	if page.Changes, err = p.compared.of(r.Context(), view.Manifest.BaseRevision, view.Manifest.PatchHash); err != nil {
+		return nil, err
 	}
 	return page, p.Store.View(r.Context(), func(reader workflow.Reader) error { return page.read(reader) })
 }
