@@ -16,6 +16,10 @@ const typeEnrolment = "application/vnd.kernelgate.enrolment.v1+json"
 // enrolment is what the holder of a key asks the registry to say of it. The
 // file is an envelope around it, signed by that key: proof of possession.
 type enrolment struct {
+	// Attestation is the device maker's word for the key: DER certificates,
+	// recorded as they were given. The registry does not hold it.
+	Attestation [][]byte `json:"attestation,omitzero"`
+
 	ID   envelope.ID      `json:"id"`
 	Key  keyregistry.Key  `json:"key"`
 	Kind keyregistry.Kind `json:"kind"`
@@ -64,6 +68,11 @@ func parseEnrolment(data []byte) (*enrolment, error) {
 	}
 	if !e.Key.Algorithm.Fits(public.Key()) {
 		return nil, failure.New(failure.FieldInvalid, "algorithm %.40q does not fit the key", e.Key.Algorithm)
+	}
+	if e.Attestation != nil {
+		if err := checkAttestation(e.Attestation, public, e.Key.Origin); err != nil {
+			return nil, failure.New(failure.FieldInvalid, "attestation: %w", err)
+		}
 	}
 	e.Key = keyregistry.NewKey(public, e.Key.Algorithm, e.Key.Origin, e.Key.NotBefore, e.Key.NotAfter)
 	return e, e.Key.Verify(env, sig)

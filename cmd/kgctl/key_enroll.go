@@ -19,6 +19,7 @@ type enrolFlags struct {
 	key, id, name, role, kernel string
 	requestor, ci               bool
 	notBefore, notAfter, file   string
+	attestation                 string
 }
 
 func (a *app) keyEnroll() *cobra.Command {
@@ -47,6 +48,7 @@ func (a *app) keyEnroll() *cobra.Command {
 	s.StringVar(&f.kernel, "kernel", "", "the key is the Kernel's: records or audit")
 	s.StringVar(&f.notBefore, "not-before", "", "first moment of validity (YYYY-MM-DDTHH:MM:SSZ; default now)")
 	s.StringVar(&f.notAfter, "not-after", "", "last moment of validity (default two years later)")
+	s.StringVar(&f.attestation, "attestation", "", "PEM file with the device maker's certificates for the key, to be recorded beside it")
 	s.StringVarP(&f.file, "file", "f", "", "file to write")
 	return cmd
 }
@@ -130,6 +132,11 @@ func (a *app) enroll(ctx context.Context, f enrolFlags) error {
 		origin = keyregistry.OriginFile
 	}
 	e.Key = keyregistry.NewKey(s.Public(), s.Algorithm(), origin, from, to)
+	if f.attestation != "" {
+		if e.Attestation, err = readAttestation(f.attestation, s.Public(), origin); err != nil {
+			return err
+		}
+	}
 	env, err := envelope.Seal(ctx, s, typeEnrolment, e)
 	if err != nil {
 		return err

@@ -157,7 +157,7 @@ func diagnoseKey(ctx context.Context, u URI, opts Options) []Finding {
 	if _, err := s.Sign(ctx, []byte(TestMessage)); err != nil {
 		return []Finding{key, diagnoseSign(err)}
 	}
-	return []Finding{key, {Check: "signature", State: StateOK, Says: fmt.Sprintf("signed and verified in %s", time.Since(start).Round(time.Millisecond))}}
+	return []Finding{key, {Check: "signature", State: StateOK, Says: fmt.Sprintf("signed and verified in %s", time.Since(start).Round(100*time.Microsecond))}}
 }
 
 func diagnoseOpen(err error) Finding {
