@@ -103,7 +103,7 @@ func (a *app) startGuard(ctx context.Context, c *Config, client *guard.Client, f
 	go func() { ended <- cmd.Wait() }()
 	stop = func() {
 		_ = cmd.Process.Kill() // its memory is safe at any moment
-		_ = <-ended // killed
+		<-ended                //nolint:errcheck // it was killed
 	}
 	limit := time.After(2*c.Guard.CallTimeout + handOver)
 	for {

@@ -70,9 +70,10 @@ func (g *gateway) handler() (http.Handler, error) {
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	face := &api.Gateway{Workflow: g.engine, Store: g.store}
 	return api.New(api.Config{
-		Engine: &api.Gateway{Workflow: g.engine, Store: g.store}, Artifacts: g.artifacts, Tokens: tokens,
-		Health: g.health(), Logger: g.log, Metrics: metrics,
+		Engine: face, Artifacts: g.artifacts, Tokens: tokens, Health: g.health(), Logger: g.log, Metrics: metrics,
+		Log: face, PrivateLog: g.config.PrivateLog,
 	})
 }
 

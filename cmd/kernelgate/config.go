@@ -22,18 +22,20 @@ import (
 // Config is the configuration file, docs/configuration.md. Each section has
 // its own file here, with its defaults and checks.
 type Config struct {
-	DataDir   string          `yaml:"dataDir"`
-	Root      envelope.Digest `yaml:"root"`
-	Instance  string          `yaml:"instance"`
-	Listen    string          `yaml:"listen"`
-	TLS       TLS             `yaml:"tls"`
-	Database  Database        `yaml:"database"`
-	Artifacts Artifacts       `yaml:"artifacts"`
-	Guard     Guard           `yaml:"guard"`
-	Policy    Policy          `yaml:"policy"`
-	Targets   Targets         `yaml:"targets"`
-	Limits    Limits          `yaml:"limits"`
-	Log       Log             `yaml:"log"`
+	DataDir  string          `yaml:"dataDir"`
+	Root     envelope.Digest `yaml:"root"`
+	Instance string          `yaml:"instance"`
+	Listen   string          `yaml:"listen"`
+	// PrivateLog: the audit log is shown to holders of tokens only.
+	PrivateLog bool      `yaml:"privateLog"`
+	TLS        TLS       `yaml:"tls"`
+	Database   Database  `yaml:"database"`
+	Artifacts  Artifacts `yaml:"artifacts"`
+	Guard      Guard     `yaml:"guard"`
+	Policy     Policy    `yaml:"policy"`
+	Targets    Targets   `yaml:"targets"`
+	Limits     Limits    `yaml:"limits"`
+	Log        Log       `yaml:"log"`
 
 	file string // absolute; relative paths are below its directory
 }

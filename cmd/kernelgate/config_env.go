@@ -10,9 +10,6 @@ import (
 // KERNELGATE_GUARD_CALLTIMEOUT.
 const envPrefix = "KERNELGATE_"
 
-// clientVariables are kgctl's, which share the prefix.
-var clientVariables = map[string]bool{"URL": true, "TOKEN": true, "TOKEN_FILE": true, "CA": true}
-
 // overrides are the configuration's paths by the variables that set them.
 type overrides map[string]string
 
@@ -24,7 +21,7 @@ func overridesOf(environ []string) (overrides, error) {
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
 		short, ok := strings.CutPrefix(name, envPrefix)
-		if ok && o[short] == "" && !clientVariables[short] {
+		if ok && o[short] == "" {
 			return nil, fmt.Errorf("the environment's variable %s overrides no key; unset it or correct its name", name)
 		}
 	}

@@ -140,7 +140,6 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("KERNELGATE_ARTIFACTS_MAXBYTES", "5")
 	t.Setenv("KERNELGATE_POLICY_PLAINTEXT", "true")
 	t.Setenv("KERNELGATE_POLICY_URL", "http://x")
-	t.Setenv("KERNELGATE_TOKEN", "kgctl's own")
 	c, err := load(t, "listen: 127.0.0.1:8\nguard: {callTimeout: 3s, memory: m}\n")
 	must(t, err)
 	if c.Listen != "127.0.0.1:9" || c.Root.String() != someRoot || c.Guard.CallTimeout != 7*time.Second || c.Artifacts.MaxBytes != 5 || !c.Policy.Plaintext {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,17 +17,20 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// ready asks /readyz.
-func ready(url string) (int, string) {
-	response, err := http.Get(url + "/readyz")
+func get(url string) (int, string) {
+	response, err := http.Get(url)
 	if err != nil {
 		return 0, err.Error()
 	}
 	defer response.Body.Close()
-	body := make([]byte, 1000)
-	n, _ := response.Body.Read(body)
-	return response.StatusCode, string(body[:n])
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return response.StatusCode, string(body)
 }
+
+func ready(url string) (int, string) { return get(url + "/readyz") }
 
 func isReady(url string) func() bool {
 	return func() bool { status, _ := ready(url); return status == http.StatusOK }
@@ -94,5 +98,10 @@ func TestServe(t *testing.T) {
 	must(t, err)
 	if _, err := upgrade.VerifyFile(bundle, w.root, true); err != nil {
 		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/livez": "ok", "/metrics": `kernelgate_check_up{check="guard"} 1`, "/log/checkpoint": "kernelgate/kernel-test"} {
+		if status, body := get(p.url(t) + path); status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
 	}
 }

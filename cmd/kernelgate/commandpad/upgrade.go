@@ -21,7 +21,7 @@ type upgradePage struct {
 	Seats    []seatInfo
 	Missing  []string // required tests without a result
 	Changes  *changes.Set
-	CanSign  string   // why this person cannot sign now; "" where they can
+	CanSign  string // why this person cannot sign now; "" where they can
 }
 
 type artifactInfo struct {
