@@ -33,11 +33,11 @@ func verifyAudit(raw []byte, regs Registries, v *FileVerdict) (int64, error) {
 	return checkpoint.Size, requireEvents(events, v)
 }
 
-// verifyEntries verifies every entry: in the tree, in order, of this Kernel,
-// and signed by an event key whose delegation stands among the entries.
+// verifyEntries verifies every entry: in the tree, in order, at no earlier time
+// than the one before, of this Kernel, and signed by an event key that an entry
+// up to this one introduces.
 func verifyEntries(entries []auditlog.Entry, checkpoint auditlog.Checkpoint, regs Registries) ([]auditlog.Event, error) {
 	events := make([]auditlog.Event, len(entries))
-	envelopes := make([]envelope.Envelope, len(entries))
 	keys := make(map[envelope.KeyID]auditlog.EventKey)
 	for i, e := range entries {
 		if i > 0 && entries[i-1].Index >= e.Index {
@@ -50,6 +50,9 @@ func verifyEntries(entries []auditlog.Entry, checkpoint auditlog.Checkpoint, reg
 		if event.KernelID != regs.Last().KernelID() {
 			return nil, failure.New(failure.AuditProofInvalid, "event %d is of another Kernel", event.Seq)
 		}
+		if i > 0 && event.Time.Before(events[i-1].Time) {
+			return nil, failure.New(failure.AuditProofInvalid, "event %d is of %s, before the time of event %d", event.Seq, event.Time, events[i-1].Seq)
+		}
 		if event.Type == auditlog.KeyDelegated {
 			key, err := VerifyDelegation(regs, event)
 			if err != nil {
@@ -57,16 +60,14 @@ func verifyEntries(entries []auditlog.Entry, checkpoint auditlog.Checkpoint, reg
 			}
 			keys[key.EventKeyID] = key
 		}
-		events[i], envelopes[i] = event, env
-	}
-	for i := range events {
-		key, ok := keys[events[i].KeyID]
+		key, ok := keys[event.KeyID]
 		if !ok {
-			return nil, failure.New(failure.AuditProofInvalid, "the delegation of event %d's key is missing", events[i].Seq)
+			return nil, failure.New(failure.AuditProofInvalid, "no entry before event %d introduces its key", event.Seq)
 		}
-		if err := auditlog.VerifyEvent(events[i], envelopes[i], key); err != nil {
+		if err := auditlog.VerifyEvent(event, env, key); err != nil {
 			return nil, failure.Reclass(failure.AuditProofInvalid, err)
 		}
+		events[i] = event
 	}
 	return events, nil
 }

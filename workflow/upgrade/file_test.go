@@ -68,7 +68,7 @@ func preapprovedFile(after int64) build {
 		for _, a := range w.approvers {
 			b.Quorum.Approvers = append(b.Quorum.Approvers, envelope.ID(a))
 		}
-		w.extraEvents = []auditlog.Event{{Type: auditlog.UpgradeCanaryFailed, UpgradeID: upgradeID, Time: decided.Add(2)}}
+		w.extraEvents = []auditlog.Event{{Type: auditlog.UpgradeCanaryFailed, UpgradeID: upgradeID, Time: decided.Add(1)}}
 		data, _ := w.pack(b)
 		return data
 	}

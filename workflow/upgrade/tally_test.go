@@ -31,7 +31,7 @@ func newBallot(t *testing.T, approvers ...string) *ballot {
 func (b *ballot) reject(who string, at envelope.Time) {
 	env := b.w.seal(who, envelope.TypeRejection, upgrade.Rejection{
 		ApproverID: envelope.ID(who), KernelID: kernelID, KeyID: keyID(who), ManifestDigest: b.digest, Reason: "no",
-		RegistryDigest: b.w.root, RejectionTs: at, UpgradeID: upgradeID,
+		RegistryDigest: b.w.inForce, RejectionTs: at, UpgradeID: upgradeID,
 	})
 	b.rows = append(b.rows, upgrade.Decision{Person: envelope.ID(who), Rejected: true, SignedAt: at, Envelope: env})
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
@@ -45,7 +46,7 @@ var keys = sync.OnceValue(func() map[string]signer.Signer {
 	all := map[string]signer.Signer{
 		"ops": newKey(signer.ECDSAP256SHA256), "ci": newKey(signer.ECDSAP256SHA256), "outsider": newKey(signer.ECDSAP256SHA256),
 		"records": newKey(signer.ECDSAP256SHA256), "audit": newKey(signer.Ed25519), "event": newKey(signer.Ed25519),
-		"ryan-2": newKey(signer.ECDSAP256SHA256),
+		"ryan-2": newKey(signer.ECDSAP256SHA256), "audit-2": newKey(signer.Ed25519),
 	}
 	for _, p := range people {
 		all[p.id] = newKey(p.algorithm)
@@ -96,27 +97,37 @@ var (
 // world is a Kernel with its people. Its hooks change what is about to be
 // signed, so that a forgery is signed as an insider with the keys would sign it.
 type world struct {
-	t           testing.TB
-	document    func(*keyregistry.Document)
-	manifest    func(*upgrade.Manifest)
-	approval    func(string, *upgrade.Approval)
-	trigger     func(*upgrade.EmergencyTrigger)
-	decision    func(*upgrade.PolicyDecision)
-	bundle      func(*upgrade.QuorumBundle)
-	predicate   func(*upgrade.AppliedPredicate)
-	event       func(*auditlog.Event)
-	delegation  func(*auditlog.Delegation)
-	audit       func(*upgrade.AuditProof)
-	file        func(*upgrade.File)
-	signAs      map[string]string // who signs for whom
-	approvers   []string
-	test        string
-	entry       keyregistry.SignedDocument
-	root        envelope.Digest
-	regs        upgrade.Registries
-	decidedAt   envelope.Time
-	extraEvents []auditlog.Event
-	undoID      envelope.UUID // of the Kernel's own rollback
+	t             testing.TB
+	document      func(*keyregistry.Document)
+	manifest      func(*upgrade.Manifest)
+	undoManifest  func(*upgrade.Manifest) // the Kernel's own rollback's
+	signManifest  string                  // who signs that one instead
+	approval      func(string, *upgrade.Approval)
+	trigger       func(*upgrade.EmergencyTrigger)
+	decision      func(*upgrade.PolicyDecision)
+	bundle        func(*upgrade.QuorumBundle)
+	predicate     func(*upgrade.AppliedPredicate)
+	event         func(*auditlog.Event)
+	delegation    func(*auditlog.Delegation)
+	rawDelegation func(*auditlog.Delegation) // likewise, signed without a check
+	introduceLast bool                       // the event key, after what it signed
+	registered    func()                     // once the registry is made
+	ratifying     func()                     // before a ratification is
+	audit         func(*upgrade.AuditProof)
+	file          func(*upgrade.File)
+	signAs        map[string]string // who signs for whom
+	approvers     []string
+	test          string
+	browser       map[string]bool                   // who signs in a browser
+	assertion     func(string, *envelope.Signature) // of those, before it is used
+	rotations     []rotation
+	entries       []keyregistry.SignedDocument
+	root          envelope.Digest
+	inForce       envelope.Digest // the document that records name
+	regs          upgrade.Registries
+	decidedAt     envelope.Time
+	extraEvents   []auditlog.Event
+	undoID        envelope.UUID // of the Kernel's own rollback
 }
 
 func newWorld(t testing.TB) *world {
@@ -143,7 +154,9 @@ func (w *world) signer(name string) signer.Signer {
 func keyID(name string) envelope.KeyID { return envelope.KeyID(keys()[name].Public().KeyID()) }
 
 func (w *world) seal(name, payloadType string, record any) envelope.Envelope {
-	return must(envelope.Seal(context.Background(), w.signer(name), payloadType, record))()
+	env := envelope.Envelope{Payload: must(envelope.Canonical(record))(), PayloadType: payloadType}
+	env.Signatures = []envelope.Signature{w.sign(name, env)}
+	return env
 }
 
 func entryOf(name string) keyregistry.Key {
@@ -160,28 +173,25 @@ func (w *world) register() {
 		Kernel:     keyregistry.KernelKeys{Records: []keyregistry.Key{entryOf("records")}, Audit: []keyregistry.Key{entryOf("audit")}},
 	}
 	for _, p := range people {
-		doc.Approvers = append(doc.Approvers, keyregistry.Approver{ID: envelope.ID(p.id), Name: p.id, Role: p.role, Keys: []keyregistry.Key{entryOf(p.id)}})
+		doc.Approvers = append(doc.Approvers, keyregistry.Approver{ID: envelope.ID(p.id), Name: p.id, Role: p.role, Keys: []keyregistry.Key{w.entryOf(p.id)}})
 	}
 	call(w.document, &doc)
-	data := must(envelope.Canonical(doc))()
-	payload := must(envelope.Canonical(keyregistry.NewStatement(&doc, data)))()
-	statement := envelope.Envelope{Payload: payload, PayloadType: envelope.TypeRegistryStatement}
-	for _, a := range doc.Approvers {
-		for i := range a.Keys {
-			for _, s := range keys() {
-				if s.Public().KeyID() == string(a.Keys[i].KeyID) {
-					statement.Signatures = append(statement.Signatures, must(envelope.Sign(context.Background(), s, statement))())
-				}
-			}
+	w.entries = []keyregistry.SignedDocument{w.issue(&doc, holders(&doc)...)}
+	w.root = envelope.DigestOf(w.entries[0].Document)
+	w.rotate()
+	w.inForce = envelope.DigestOf(w.entries[len(w.entries)-1].Document)
+	for n := 1; n <= len(w.entries); n++ {
+		regs, err := upgrade.AcceptAll(w.root, w.entries[:n])
+		if err != nil && n == 1 {
+			w.t.Fatalf("the root of the test is refused: %v", err)
+		}
+		if err == nil {
+			w.regs = regs
 		}
 	}
-	w.entry = keyregistry.SignedDocument{Document: data, Statement: statement}
-	w.root = envelope.DigestOf(data)
-	regs, err := upgrade.AcceptAll(w.root, []keyregistry.SignedDocument{w.entry})
-	if err != nil {
-		w.t.Fatalf("the root of the test is refused: %v", err)
+	if w.registered != nil {
+		w.registered()
 	}
-	w.regs = regs
 }
 
 func (w *world) newManifest(hook func(*upgrade.Manifest)) envelope.Envelope {
@@ -193,13 +203,17 @@ func (w *world) newManifest(hook func(*upgrade.Manifest)) envelope.Envelope {
 		Timestamp: w.decidedAt.Add(-3600), Type: upgrade.TypeCode, UpgradeID: upgradeID,
 	}
 	call(hook, &m)
-	return w.seal(string(signerOf(&m)), envelope.TypeManifest, m)
+	name := string(signerOf(&m))
+	if m.Type == upgrade.TypeRollback && w.signManifest != "" {
+		name = w.signManifest
+	}
+	return w.seal(name, envelope.TypeManifest, m)
 }
 
 // decodeManifest parses without a check, since forgers do not check.
 func decodeManifest(env envelope.Envelope) *upgrade.Manifest {
 	m := new(upgrade.Manifest)
-	return must(m, envelope.DecodeForeign(env.Payload, m))()
+	return must(m, json.Unmarshal(env.Payload, m))()
 }
 
 func signerOf(m *upgrade.Manifest) envelope.ID {
@@ -219,12 +233,12 @@ func (w *world) newBundle(m envelope.Envelope, approvers []string) upgrade.Quoru
 			Allow: true, Engine: "opa", EvaluatedAt: w.decidedAt, KernelID: kernelID, ManifestDigest: digest,
 			OnCanaryFailure: upgrade.CanaryRollback, PolicyDigest: policy, UpgradeID: parsed.UpgradeID, Violations: []upgrade.Violation{},
 		},
-		Quorum: upgrade.QuorumInfo{Approvers: []envelope.ID{}, DecidedAt: w.decidedAt, KernelID: kernelID, ManifestDigest: digest, RegistryDigest: w.root, UpgradeID: parsed.UpgradeID},
+		Quorum: upgrade.QuorumInfo{Approvers: []envelope.ID{}, DecidedAt: w.decidedAt, KernelID: kernelID, ManifestDigest: digest, RegistryDigest: w.inForce, UpgradeID: parsed.UpgradeID},
 	}
 	for _, id := range approvers {
 		a := upgrade.Approval{
 			ApprovalTs: w.decidedAt.Add(-60), ApproverID: envelope.ID(id), KernelID: kernelID, KeyID: keyID(id),
-			ManifestDigest: digest, PatchHash: parsed.PatchHash, RegistryDigest: w.root, RollbackPreapproved: true, UpgradeID: parsed.UpgradeID,
+			ManifestDigest: digest, PatchHash: parsed.PatchHash, RegistryDigest: w.inForce, RollbackPreapproved: true, UpgradeID: parsed.UpgradeID,
 		}
 		if w.approval != nil {
 			w.approval(id, &a)
@@ -252,7 +266,7 @@ func (w *world) emergency() upgrade.QuorumBundle {
 	b := w.newBundle(w.newManifest(w.manifest), nil)
 	t := upgrade.EmergencyTrigger{
 		KernelID: kernelID, KeyID: keyID("sec-eng"), ManifestDigest: b.Manifest.PayloadDigest(), PatchHash: patch, Reason: "it burns",
-		RegistryDigest: w.root, TriggeredAt: w.decidedAt.Add(-30), TriggeredBy: "sec-eng", UpgradeID: upgradeID,
+		RegistryDigest: w.inForce, TriggeredAt: w.decidedAt.Add(-30), TriggeredBy: "sec-eng", UpgradeID: upgradeID,
 	}
 	call(w.trigger, &t)
 	env := w.seal(string(t.TriggeredBy), envelope.TypeEmergencyTrigger, t)
@@ -269,6 +283,7 @@ func (w *world) undo(hook func(*upgrade.Manifest)) upgrade.QuorumBundle {
 		m.Rollback = &upgrade.Rollback{Reason: "taken back", UpgradeID: upgradeID}
 		m.Timestamp = w.decidedAt
 		m.Preconditions.Tests = []string{}
+		call(w.undoManifest, m)
 		call(hook, m)
 	})
 	return w.newBundle(m, nil)
@@ -280,7 +295,7 @@ func (w *world) record(b *upgrade.QuorumBundle) envelope.Envelope {
 	m := decodeManifest(b.Manifest)
 	p := upgrade.AppliedPredicate{
 		Approvers: b.Quorum.Approvers, BaseRevision: m.BaseRevision, BundleDigest: b.Digest(), DecidedAt: b.Quorum.DecidedAt, KernelID: kernelID,
-		Emergency: b.EmergencyTrigger != nil, ManifestDigest: b.Manifest.PayloadDigest(), PatchHash: m.PatchHash, RegistryDigest: w.root, Type: m.Type, UpgradeID: m.UpgradeID,
+		Emergency: b.EmergencyTrigger != nil, ManifestDigest: b.Manifest.PayloadDigest(), PatchHash: m.PatchHash, RegistryDigest: w.inForce, Type: m.Type, UpgradeID: m.UpgradeID,
 	}
 	switch {
 	case b.EmergencyTrigger != nil:
@@ -302,13 +317,16 @@ func statement(m *upgrade.Manifest, predicateType string, predicate any) upgrade
 }
 
 func (w *world) ratify(f *upgrade.File) {
+	if w.ratifying != nil {
+		w.ratifying()
+	}
 	b := w.newBundle(f.QuorumBundle.Manifest, w.approvers)
 	b.PolicyDecision, b.TestResults = nil, nil
 	call(w.bundle, &b)
 	m := decodeManifest(b.Manifest)
 	env := w.seal("records", envelope.TypeInToto, statement(m, upgrade.RatificationType, upgrade.RatificationPredicate{
 		AppliedRecordDigest: f.AppliedRecord.PayloadDigest(), Approvers: b.Quorum.Approvers, BundleDigest: b.Digest(), DecidedAt: b.Quorum.DecidedAt,
-		KernelID: kernelID, ManifestDigest: b.Manifest.PayloadDigest(), RegistryDigest: w.root, UpgradeID: m.UpgradeID,
+		KernelID: kernelID, ManifestDigest: b.Manifest.PayloadDigest(), RegistryDigest: w.inForce, UpgradeID: m.UpgradeID,
 	}))
 	f.Ratification = &upgrade.Nested{QuorumBundle: b, Record: env}
 }
@@ -316,7 +334,7 @@ func (w *world) ratify(f *upgrade.File) {
 // pack makes the bundle file, with a log that shows every decision in it.
 func (w *world) pack(b upgrade.QuorumBundle) ([]byte, *upgrade.File) {
 	call(w.bundle, &b)
-	f := &upgrade.File{AppliedRecord: w.record(&b), MediaType: upgrade.MediaType, QuorumBundle: b, Registry: []keyregistry.SignedDocument{w.entry}}
+	f := &upgrade.File{AppliedRecord: w.record(&b), MediaType: upgrade.MediaType, QuorumBundle: b, Registry: w.entries}
 	return w.finish(f), f
 }
 
@@ -338,6 +356,10 @@ func (w *world) log(f *upgrade.File) {
 	}
 	events = append(events, w.extraEvents...)
 	events = append(events, announce(auditlog.UpgradeApplying, &f.QuorumBundle))
+	if w.introduceLast {
+		events[0], events[1] = events[1], events[0]
+		events[1].Time = events[0].Time
+	}
 	if f.Ratification != nil {
 		events = append(events, announce(auditlog.UpgradeRatified, &f.Ratification.QuorumBundle))
 	}
@@ -352,7 +374,14 @@ func (w *world) prove(events []auditlog.Event) jsontext.Value {
 		NotBefore: events[0].Time, NotAfter: events[0].Time.Add(auditlog.MaxEventKeySeconds),
 	}
 	call(w.delegation, &d)
-	delegation := must(auditlog.SealDelegation(ctx, w.signer("audit"), d))()
+	var delegation envelope.Envelope
+	if w.rawDelegation != nil {
+		d.KeyID = keyID("audit")
+		w.rawDelegation(&d)
+		delegation = w.seal("audit", envelope.TypeEventKey, d)
+	} else {
+		delegation = must(auditlog.SealDelegation(ctx, w.signer("audit"), d))()
+	}
 	var hashes []tlog.Hash
 	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
 		var out []tlog.Hash
@@ -369,7 +398,11 @@ func (w *world) prove(events []auditlog.Event) jsontext.Value {
 			e.Data = auditlog.Data{auditlog.DataDelegation: base64.StdEncoding.EncodeToString(delegation.Bytes())}
 		}
 		call(w.event, &e)
-		env := must(auditlog.SealEvent(ctx, w.signer("event"), e))()
+		e.KeyID = envelope.KeyID(w.signer("event").Public().KeyID())
+		if e.Data == nil {
+			e.Data = auditlog.Data{}
+		}
+		env := w.seal("event", envelope.TypeAuditEvent, e)
 		previous = env.PayloadDigest()
 		hashes = append(hashes, must(tlog.StoredHashes(int64(i), env.Bytes(), reader))()...)
 		proof.Entries = append(proof.Entries, auditlog.Entry{Index: int64(i), Leaf: env.Bytes(), Proof: [][]byte{}})
