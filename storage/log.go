@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -196,18 +197,34 @@ func (r *reader) events(query string, args ...any) ([]workflow.StoredEvent, erro
 	}, query, args...)
 }
 
-// Checkpoint is the last one.
+// Checkpoint is the last one, with its cosignatures where it has any.
 func (r *reader) Checkpoint() (note string, size int64, err error) {
-	err = r.tx.QueryRowContext(r.ctx, "SELECT note, size FROM checkpoints ORDER BY size DESC LIMIT 1").Scan(&note, &size)
+	err = r.tx.QueryRowContext(r.ctx, "SELECT COALESCE(w.note, c.note), c.size FROM checkpoints c LEFT JOIN cosigned w USING (size) ORDER BY c.size DESC LIMIT 1").Scan(&note, &size)
 	return note, size, notFound(err)
 }
 
-// PutCheckpoint stores the checkpoint of a size. One that is known stays.
+// CosignedCheckpoint is the last one that witnesses have cosigned.
+func (r *reader) CosignedCheckpoint() (note string, size int64, err error) {
+	err = r.tx.QueryRowContext(r.ctx, "SELECT note, size FROM cosigned ORDER BY size DESC LIMIT 1").Scan(&note, &size)
+	return note, size, notFound(err)
+}
+
+// PutCheckpoint stores the checkpoint of a size. One that is known stays; the
+// same with signature lines after it is stored beside it, once.
 func (w *writer) PutCheckpoint(note string, size int64) error {
-	var n int
-	if err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM checkpoints WHERE size = ?", size).Scan(&n); err != nil || n > 0 {
+	var known string
+	var cosigned bool
+	err := w.tx.QueryRowContext(w.ctx, "SELECT note, EXISTS (SELECT 1 FROM cosigned WHERE size = ?1) FROM checkpoints WHERE size = ?1", size).Scan(&known, &cosigned)
+	table := "checkpoints"
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
 		return err
+	case !strings.HasPrefix(note, known) || note == known || cosigned:
+		return nil
+	default:
+		table = "cosigned"
 	}
-	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO checkpoints (size, note) VALUES (?, ?)", size, note)
+	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO "+table+" (size, note) VALUES (?, ?)", size, note)
 	return err
 }

@@ -202,8 +202,10 @@ func TestAppendOnly(t *testing.T) {
 		if err := tx.AddSuspension(env, envelope.Digest{}); err != nil {
 			return err
 		}
-		if err := tx.PutCheckpoint("note", 1); err != nil {
-			return err
+		for _, note := range []string{"note", "note and a cosignature"} {
+			if err := tx.PutCheckpoint(note, 1); err != nil {
+				return err
+			}
 		}
 		return appendEvent(tx)
 	})
@@ -218,7 +220,7 @@ func TestAppendOnly(t *testing.T) {
 	if _, err := db.Exec("INSERT INTO registry VALUES (1, x'00', x'00')"); err != nil {
 		t.Fatal(err)
 	}
-	for table, column := range map[string]string{"records": "kind", "registry": "document", "suspensions": "registry_digest", "events": "hash", "tree": "hash", "checkpoints": "note"} {
+	for table, column := range map[string]string{"records": "kind", "registry": "document", "suspensions": "registry_digest", "events": "hash", "tree": "hash", "checkpoints": "note", "cosigned": "note"} {
 		for _, statement := range []string{
 			"UPDATE " + table + " SET " + column + " = " + column,
 			"DELETE FROM " + table,

@@ -64,6 +64,13 @@ func noteKeyHash(name string, key ed25519.PublicKey) uint32 {
 	return binary.BigEndian.Uint32(h.Sum(nil))
 }
 
+// VerifierKey is the C2SP signed-note form of an audit key, NAME+HASH+KEY: what
+// a witness's operator is given, so that it knows the log.
+func VerifierKey(kernelID envelope.ID, key ed25519.PublicKey) string {
+	name := Origin(kernelID)
+	return fmt.Sprintf("%s+%08x+%s", name, noteKeyHash(name, key), base64.StdEncoding.EncodeToString(append([]byte{1}, key...)))
+}
+
 // OpenCheckpoint verifies a checkpoint's note by at least one of the keys and
 // parses it. Signature lines of others (witnesses, see WitnessPolicy) may stand
 // beside and are not looked at; one of these keys that does not verify refuses
