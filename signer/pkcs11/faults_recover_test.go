@@ -11,6 +11,7 @@ import (
 
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/pkcs11"
+	"github.com/kernelgate/kernelgate/signer/signertest"
 	"github.com/kernelgate/kernelgate/test/faults"
 )
 
@@ -285,4 +286,43 @@ func TestHangInEveryCall(t *testing.T) {
 			backAfter(t, s)
 		})
 	}
+}
+
+// TestFaultSuite: the cases that every backend passes.
+func TestFaultSuite(t *testing.T) {
+	for _, a := range []signer.Algorithm{signer.ECDSAP256SHA256, signer.Ed25519, signer.RSAPSSSHA256} {
+		t.Run(string(a), func(t *testing.T) {
+			r := newRig(t, a)
+			number := func(n *faults.Number, value uint32) func(*testing.T, bool) {
+				return func(_ *testing.T, on bool) {
+					if !on {
+						n.Set(0)
+					} else {
+						n.Set(value)
+					}
+				}
+			}
+			signertest.RunFaults(t, signertest.Device{
+				Open:    func(t *testing.T, _ signer.Algorithm) signer.Signer { return openUnclosed(t, r.key.URI) },
+				Away:    number(&r.Absent, faults.AbsentUntilInitialize),
+				Corrupt: number(&r.Signature, faults.Corrupt),
+				Hang: func(_ *testing.T, on bool) {
+					rule := faults.Rule{}
+					if on {
+						rule = faults.Rule{Times: faults.Forever, Action: faults.Hang}
+					}
+					r.fail("C_Sign", rule)
+				},
+			}, a)
+		})
+	}
+}
+
+func openUnclosed(t *testing.T, u pkcs11.URI) signer.Signer {
+	t.Helper()
+	s, err := pkcs11.Open(within(t, 10*time.Second), u, pkcs11.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -36,7 +36,7 @@ static ulong f_Finalize(void *reserved)
 static ulong f_GetSlotList(unsigned char present, ulong *slots, ulong *count)
 {
 	ENTER(C_GetSlotList)
-	if (present && is_away()) {
+	if (present && settle()) {
 		*count = 0;
 		return CKR_OK;
 	}
@@ -47,7 +47,7 @@ static ulong f_GetSlotList(unsigned char present, ulong *slots, ulong *count)
 static ulong f_GetTokenInfo(ulong slot, struct token_info *info)
 {
 	ENTER(C_GetTokenInfo)
-	if (is_away())
+	if (settle())
 		return CKR_TOKEN_NOT_PRESENT;
 	if ((rv = CALL(C_GetTokenInfo)(slot, info)) != CKR_OK)
 		return rv;
@@ -77,7 +77,7 @@ static ulong f_GetTokenInfo(ulong slot, struct token_info *info)
 static ulong f_GetMechanismList(ulong slot, ulong *mechanisms, ulong *count)
 {
 	ENTER(C_GetMechanismList)
-	if (is_away())
+	if (settle())
 		return CKR_TOKEN_NOT_PRESENT;
 	rv = CALL(C_GetMechanismList)(slot, mechanisms, count);
 	uint32_t hidden = get(&control->hide_mechanism);
@@ -94,14 +94,14 @@ static ulong f_GetMechanismList(ulong slot, ulong *mechanisms, ulong *count)
 static ulong f_OpenSession(ulong slot, ulong flags, void *application, void *notify, ulong *handle)
 {
 	ENTER(C_OpenSession)
+	HOLD_GATE
 	pthread_mutex_lock(&guard);
-	expire(now());
 	uint32_t most = get(&control->max_sessions);
 	struct session *s = NULL;
 	for (size_t i = 0; s == NULL && i < sizeof sessions / sizeof *sessions; i++)
 		if (sessions[i].handle == 0)
 			s = &sessions[i];
-	if (away())
+	if (gone)
 		rv = CKR_TOKEN_NOT_PRESENT;
 	else if (s == NULL || (most != 0 && get(&control->open_sessions) >= most))
 		rv = CKR_SESSION_COUNT;
@@ -109,6 +109,7 @@ static ulong f_OpenSession(ulong slot, ulong flags, void *application, void *not
 		rv = CALL(C_OpenSession)(slot, flags, application, notify, handle);
 	if (rv == CKR_OK) {
 		*s = (struct session){.handle = *handle, .used = now()};
+		token_used = s->used;
 		uint32_t open = __atomic_add_fetch(&control->open_sessions, 1, __ATOMIC_SEQ_CST);
 		if (open > get(&control->most_sessions))
 			set(&control->most_sessions, open);
@@ -132,10 +133,12 @@ static ulong f_CloseSession(ulong session)
 static ulong f_CloseAllSessions(ulong slot)
 {
 	ENTER(C_CloseAllSessions)
+	pthread_rwlock_wrlock(&gate);
 	pthread_mutex_lock(&guard);
 	rv = CALL(C_CloseAllSessions)(slot);
 	forget_all(); /* the tests use one slot */
 	pthread_mutex_unlock(&guard);
+	pthread_rwlock_unlock(&gate);
 	LEAVE
 }
 
@@ -350,7 +353,7 @@ static ulong f_WaitForSlotEvent(ulong flags, ulong *slot, void *reserved)
 	(void)reserved;
 	ENTER(C_WaitForSlotEvent)
 	for (;; pause_ms(1)) {
-		int is = is_away();
+		int is = settle();
 		ulong slots[64], n = 64;
 		if (is != was) {
 			was = is;

@@ -10,7 +10,10 @@
 static struct control *control;
 static struct function_list *real, list;
 
-/* guard covers what follows. */
+/* gate is held for reading by calls on sessions, and for writing by who ends
+ * them all: modules do not bear that a session is closed while it is used. */
+static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;
+/* guard covers what follows; taken after gate. */
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static struct session {
 	ulong handle; /* 0: free */
@@ -123,67 +126,74 @@ static void close_every(void)
 	forget_all();
 }
 
-/* away follows the control block's absence. Called with guard held. */
-static int away(void)
-{
-	uint32_t absent = get(&control->absent);
-	if (absent != PRESENT && !gone) {
-		close_every();
-		gone = 1;
-	}
-	if (absent != PRESENT)
-		sticky = absent == ABSENT_UNTIL_INITIALIZE;
-	else if (!sticky)
-		gone = 0;
-	return gone;
-}
+/* pulled and expired tell what is due to the token as a whole. Called with
+ * guard held. */
+static int pulled(void) { return get(&control->absent) != PRESENT && !gone; }
 
-static int is_away(void)
-{
-	pthread_mutex_lock(&guard);
-	int is = away();
-	pthread_mutex_unlock(&guard);
-	return is;
-}
-
-/* expire ends everything on a token that was idle too long. Called with guard
- * held. */
-static int expire(int64_t t)
+static int expired(void)
 {
 	uint32_t limit = get(&control->idle_millis);
-	int expired = limit != 0 && get(&control->idle_scope) == IDLE_TOKEN && t - token_used > limit;
-	if (expired)
-		close_every();
-	token_used = t;
-	return expired;
+	return limit != 0 && get(&control->idle_scope) == IDLE_TOKEN && now() - token_used > limit;
 }
 
-/* touch is the start of each call on a session: absence, expiry. */
+/* settle ends every session when the token was pulled or was idle too long,
+ * and follows its return. It reports whether the token is away. */
+static int settle(void)
+{
+	pthread_mutex_lock(&guard);
+	int due = pulled() || expired();
+	pthread_mutex_unlock(&guard);
+	if (due)
+		pthread_rwlock_wrlock(&gate);
+	pthread_mutex_lock(&guard);
+	if (due && (pulled() || expired())) {
+		close_every();
+		token_used = now();
+	}
+	uint32_t absent = get(&control->absent);
+	if (absent != PRESENT) {
+		gone = gone || due; /* who pulls it now is seen by the next call */
+		sticky = absent == ABSENT_UNTIL_INITIALIZE;
+	} else if (!sticky) {
+		gone = 0;
+	}
+	int away = gone;
+	pthread_mutex_unlock(&guard);
+	if (due)
+		pthread_rwlock_unlock(&gate);
+	return away;
+}
+
+/* touch begins a call on a session, once gate is held. */
 static ulong touch(ulong handle)
 {
 	ulong rv = CKR_OK;
+	int64_t t = now();
 	pthread_mutex_lock(&guard);
 	uint32_t limit = get(&control->idle_millis);
-	int64_t t = now();
-	if (away()) {
+	struct session *s = find(handle);
+	if (gone) {
 		rv = CKR_DEVICE_REMOVED;
-	} else if (expire(t)) {
+	} else if (s == NULL) {
+		rv = CKR_SESSION_HANDLE_INVALID;
+	} else if (limit != 0 && get(&control->idle_scope) == IDLE_SESSION && t - s->used > limit) {
+		CALL(C_CloseSession)(handle);
+		forget(s);
 		rv = CKR_SESSION_HANDLE_INVALID;
 	} else {
-		struct session *s = find(handle);
-		if (s == NULL) {
-			rv = CKR_SESSION_HANDLE_INVALID;
-		} else if (limit != 0 && get(&control->idle_scope) == IDLE_SESSION && t - s->used > limit) {
-			CALL(C_CloseSession)(handle);
-			forget(s);
-			rv = CKR_SESSION_HANDLE_INVALID;
-		} else {
-			s->used = t;
-		}
+		s->used = token_used = t;
 	}
 	pthread_mutex_unlock(&guard);
 	return rv;
 }
+
+static void leave_gate(pthread_rwlock_t **held) { pthread_rwlock_unlock(*held); }
+
+/* HOLD_GATE keeps gate until the function returns. */
+#define HOLD_GATE                                                                                                                \
+	settle();                                                                                                                \
+	__attribute__((cleanup(leave_gate))) pthread_rwlock_t *held = &gate;                                                     \
+	pthread_rwlock_rdlock(held);
 
 #define ENTER(name)                                                                                                              \
 	ulong rv, after;                                                                                                         \
@@ -191,6 +201,7 @@ static ulong touch(ulong handle)
 		return rv;
 #define ENTER_SESSION(name, session)                                                                                             \
 	ENTER(name)                                                                                                              \
+	HOLD_GATE                                                                                                                \
 	if ((rv = touch(session)) != CKR_OK)                                                                                     \
 		return rv;
 #define LEAVE return rv == CKR_OK ? after : rv;
