@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,6 +175,32 @@ func bytesOf(hashes []tlog.Hash) [][]byte {
 		out[i] = slices.Clone(h[:])
 	}
 	return out
+}
+
+// Leaves are the leaves of the events below end, as they stand in the database,
+// judged by nobody: what package history verifies. It reads one snapshot.
+func (s *SQLite) Leaves(ctx context.Context, end int64) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		rows, err := s.read.QueryContext(ctx, "SELECT leaf FROM events WHERE seq < ? ORDER BY seq", end)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var leaf []byte
+			if err := rows.Scan(&leaf); err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(leaf, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(nil, err)
+		}
+	}
 }
 
 // Events are at most limit events from seq on.
