@@ -107,8 +107,14 @@ func TestThreeApproveInTheBrowser(t *testing.T) {
 		p.approve(m, digest)
 		p.sees("signed")
 	}
+	watcher.open("/upgrades/" + string(m.UpgradeID))
 	watcher.sees("Completed")
 	watcher.shot("upgrade-completed")
+	for _, page := range []string{"registry", "audit", "system"} {
+		watcher.open("/" + page)
+		watcher.shot(page)
+	}
+	watcher.open("/upgrades/" + string(m.UpgradeID))
 	watcher.size(360, true)
 	watcher.shot("upgrade-completed-narrow-dark")
 	watcher.open("/")

@@ -142,7 +142,8 @@ func (w *world) serve(t *testing.T, listener net.Listener) {
 	file, err := api.OpenTokens(tokens)
 	check(t, err)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	pad, err := commandpad.New(commandpad.Config{Engine: w.engine, Store: w.store, Artifacts: w.artifacts, Accounts: w.store, Origin: w.origin, Clock: time.Now, Logger: log})
+	pad, err := commandpad.New(commandpad.Config{Engine: w.engine, Store: w.store, Artifacts: w.artifacts, Accounts: w.store, Origin: w.origin, Targets: []envelope.ID{"web"},
+		Checks: []commandpad.Check{{Name: "Guard", Run: w.engine.Guard.Probe}}, Clock: time.Now, Logger: log})
 	check(t, err)
 	ok := func(context.Context) error { return nil }
 	calls, err := api.New(api.Config{Engine: &api.Gateway{Workflow: w.engine, Store: w.store}, Artifacts: w.artifacts, Tokens: file, Sessions: pad.Identify,

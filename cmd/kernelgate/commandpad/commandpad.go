@@ -5,6 +5,7 @@
 package commandpad
 
 import (
+	"context"
 	"embed"
 	"errors"
 	"fmt"
@@ -32,9 +33,17 @@ type Config struct {
 	Store     workflow.Store
 	Artifacts workflow.Artifacts
 	Accounts  account.Store
-	Origin    string // as browsers see it: https://gate.example.org, or http://localhost:8420
+	Targets   []envelope.ID // that are configured
+	Checks    []Check       // what the system page tries
+	Origin    string        // as browsers see it: https://gate.example.org, or http://localhost:8420
 	Clock     func() time.Time
 	Logger    *slog.Logger
+}
+
+// Check is one thing that must work.
+type Check struct {
+	Name string
+	Run  func(context.Context) error
 }
 
 // Pad serves the pages.
@@ -79,6 +88,9 @@ func (p *Pad) routes() {
 	p.mux.HandleFunc("GET /{$}", p.page(p.signedIn(p.inbox)))
 	p.mux.HandleFunc("GET /upgrades/{id}", p.page(p.signedIn(p.upgrade)))
 	p.mux.HandleFunc("GET /upgrades/{id}/approve", p.page(p.signedIn(p.approve)))
+	p.mux.HandleFunc("GET /registry", p.page(p.signedIn(p.registryPage)))
+	p.mux.HandleFunc("GET /audit", p.page(p.signedIn(p.audit)))
+	p.mux.HandleFunc("GET /system", p.page(p.signedIn(p.system)))
 	p.mux.HandleFunc("GET /", p.page(func(http.ResponseWriter, *http.Request) error {
 		return workflow.ErrNotFound
 	}))

@@ -142,30 +142,11 @@ func blockedBy(v workflow.View) string {
 	if v.Policy != nil && !v.Policy.Allow && len(v.Policy.Violations) > 0 {
 		return "policy rule " + v.Policy.Violations[0].Rule
 	}
-	if v.Upgrade.State != workflow.StatePaused {
-		return ""
-	}
-	for _, name := range v.Manifest.Preconditions.Tests {
-		at := slices.IndexFunc(v.Tests, func(t upgrade.TestResult) bool { return t.Name == name })
-		if at < 0 {
-			return "test " + name + " has not run"
-		}
-		if v.Tests[at].Result == "FAILED" {
-			return "test " + name + " failed"
-		}
+	if v.Upgrade.State == workflow.StatePaused && len(v.UnmetTests) > 0 {
+		return "test " + v.UnmetTests[0] + " has not passed"
 	}
 	return ""
 }
 
 // waitsFor says whether the next step is this person's.
-func waitsFor(v workflow.View, u user) bool {
-	switch v.Upgrade.State {
-	case workflow.StateDraft:
-		return v.Upgrade.ProposedBy == u.Person
-	case workflow.StatePendingApproval, workflow.StateEmergencyApplied:
-		return slices.ContainsFunc(v.Seats, func(s upgrade.Seat) bool {
-			return s.Person == u.Person && s.Status != upgrade.SeatApproved && s.Status != upgrade.SeatRejected
-		})
-	}
-	return false
-}
+func waitsFor(v workflow.View, u user) bool { return slices.Contains(v.Next.Who, u.Person) }

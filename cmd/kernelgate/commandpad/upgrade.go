@@ -14,7 +14,7 @@ import (
 // upgradePage is all of one upgrade, in the order in which people ask.
 type upgradePage struct {
 	row
-	Next     string // the exact next step, and who may take it
+	Step     string // the exact next step, and who may take it
 	Sealed   int64  // events below this seq are under a signed checkpoint
 	Artifact *artifactInfo
 	Payload  string // the manifest's canonical bytes
@@ -67,7 +67,7 @@ func (p *Pad) load(r *http.Request, u user) (*upgradePage, error) {
 		return nil, err
 	}
 	page := &upgradePage{row: rowOf(view, u), Payload: string(view.Envelope.Payload)}
-	page.Next = nextStep(page.row)
+	page.Step = nextStep(view)
 	page.CanSign = whyNot(view, u)
 	for _, name := range view.Manifest.Preconditions.Tests {
 		if !slices.ContainsFunc(view.Tests, func(t upgrade.TestResult) bool { return t.Name == name }) {
@@ -129,33 +129,46 @@ func (s *seatInfo) take(record workflow.Record) {
 }
 
 // nextStep says in one sentence what happens next and who may do it.
-func nextStep(r row) string {
-	switch r.Upgrade.State {
-	case workflow.StateDraft:
-		return string(r.Upgrade.ProposedBy) + " or any requestor may ask for approvals."
-	case workflow.StatePaused:
-		return "It goes on by itself once " + r.Blocks + " is mended: CI sends the result."
-	case workflow.StatePendingApproval:
-		if r.Blocks != "" {
-			return "Nobody can approve while the " + r.Blocks + " denies it."
-		}
-		return "Approvers sign or reject: " + count(3-r.Signed(), "more approval is", "more approvals are") + " needed."
-	case workflow.StateEmergencyApplied:
-		return "It is live without a quorum. Approvers ratify it, or the Kernel takes it back."
-	case workflow.StateQuorumReached, workflow.StateApplying, workflow.StateApplied:
+func nextStep(v workflow.View) string {
+	who := names(v.Next.Who)
+	switch v.Next.Action {
+	case workflow.ActRequestApproval:
+		return "Approvals can be asked for, by " + who + "."
+	case workflow.ActTests:
+		return "It goes on by itself once every required test has passed. Results come from " + who + "."
+	case workflow.ActPolicy:
+		return "The policy denies it, so nobody can approve. Satisfy the rule below, or propose it anew."
+	case workflow.ActApprove:
+		return count(v.Next.Missing, "more approval is", "more approvals are") + " needed, of " + who + "."
+	case workflow.ActRatify:
+		return "It is live without a quorum. " + count(v.Next.Missing, "more approval is", "more approvals are") + " needed to ratify it, of " + who + ". Otherwise the Kernel takes it back."
+	case workflow.ActDecide:
+		return "People must decide: leave it, or propose a rollback. That can be done by " + who + "."
+	case workflow.ActKernel:
 		return "Nobody has to do anything: the gateway is at work."
-	case workflow.StateValidating:
-		return "Nobody has to do anything: the canary watches."
-	case workflow.StateRollbackScheduled:
-		return "The Kernel takes it back."
 	}
-	return "Nothing: it is over."
+	return "Nothing. It is over."
+}
+
+// names joins ids as a sentence has them.
+func names(who []envelope.ID) string {
+	text := ""
+	for i, id := range who {
+		switch {
+		case i > 0 && i == len(who)-1:
+			text += " or "
+		case i > 0:
+			text += ", "
+		}
+		text += string(id)
+	}
+	return text
 }
 
 func count(n int, one, more string) string {
-	words := []string{"no", "one", "two", "three"}
+	words := []string{"No", "One", "Two", "Three"}
 	if n == 1 {
-		return "one " + one
+		return "One " + one
 	}
 	return words[min(max(n, 0), 3)] + " " + more
 }
