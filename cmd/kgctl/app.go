@@ -18,14 +18,16 @@ import (
 
 // app is what all commands share: where data and messages go, and the clock.
 type app struct {
-	out, messages io.Writer
+	in            *os.File
+	out, messages *os.File
 	format        string // table or json
-	noInput       bool
+	noInput, yes  bool
 	now           func() time.Time
+	connection    connection
 }
 
-func run(ctx context.Context, args []string, out, messages io.Writer) int {
-	a := &app{out: out, messages: messages, now: time.Now}
+func run(ctx context.Context, args []string, in, out, messages *os.File) int {
+	a := &app{in: in, out: out, messages: messages, now: time.Now}
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -36,19 +38,23 @@ func run(ctx context.Context, args []string, out, messages io.Writer) int {
 }
 
 func (a *app) root() *cobra.Command {
-	root := group("kgctl", "Keys, the registry and signatures of a Kernel", exitHelp)
+	root := group("kgctl", "Propose, test, approve and follow upgrades of a Kernel", connectHelp+"\n\n"+exitHelp)
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetOut(a.out)
 	root.SetErr(a.messages)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVarP(&a.format, "output", "o", "table", "form of the output: table or json")
 	root.PersistentFlags().BoolVar(&a.noInput, "no-input", false, "never ask; fail where an answer is needed")
+	root.PersistentFlags().BoolVarP(&a.yes, "yes", "y", false, "sign without being asked, after everything is shown and checked")
+	a.connection.flags(root.PersistentFlags())
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if a.format != "table" && a.format != "json" {
 			return usagef("--output is table or json, not %q", a.format)
 		}
 		return nil
 	}
+	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.artifactCommand(), a.testCommand(), a.approveCommand(), a.rejectCommand(),
+		a.requestTestsCommand(), a.rollbackCommand(), a.bundleCommand())
 	root.AddCommand(a.keyCommand(), a.registryCommand(), a.manifestCommand(), a.signCommand(), a.fingerprintCommand())
 	return root
 }
@@ -76,6 +82,21 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func oneFile(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return usagef("%s takes one FILE; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+	}
+	return nil
+}
+
+// oneUpgrade is the validator of commands about one upgrade.
+func oneUpgrade(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usagef("%s takes the ID of one upgrade; kgctl upgrade list shows them", cmd.CommandPath())
+	}
+	return parseUUID(args[0], new(envelope.UUID))
+}
+
+func parseUUID(text string, into *envelope.UUID) error {
+	if err := into.UnmarshalText([]byte(text)); err != nil {
+		return usagef("%.60q is no upgrade's ID: it is a UUID in lower case", text)
 	}
 	return nil
 }

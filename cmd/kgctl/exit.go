@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow/client"
 )
 
 // The exit codes of every command. Scripts rely on them; they never change.
@@ -55,8 +57,20 @@ func exitCode(err error) int {
 		return exitCancelled
 	case errors.As(err, &hardware), isHardware(err):
 		return exitHardware
+	case errors.Is(err, errChanged):
+		return exitRecordChanged
+	case errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return exitUnavailable
 	}
-	switch failure.ClassOf(err) {
+	class := failure.ClassOf(err)
+	var refused *client.Error
+	if class == "" && errors.As(err, &refused) {
+		if code, known := refusedCode(refused); known {
+			return code
+		}
+		class = refused.Class()
+	}
+	switch class {
 	case "":
 		return exitFailure
 	case failure.PolicyDenied:
@@ -67,6 +81,25 @@ func exitCode(err error) int {
 		return exitRecordChanged
 	}
 	return exitVerification
+}
+
+// errChanged: what was shown is no longer so, or no longer open.
+var errChanged = errors.New("the record has changed")
+
+// errCancelled: the person said no.
+var errCancelled = fmt.Errorf("nothing was signed: %w", context.Canceled)
+
+// refusedCode is the exit code of a gateway's own refusal, by no failure class.
+func refusedCode(e *client.Error) (code int, known bool) {
+	switch {
+	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
+		return exitNotAuthenticated, true
+	case e.Status >= http.StatusBadGateway:
+		return exitUnavailable, true
+	case e.Code == "conflict":
+		return exitRecordChanged, true
+	}
+	return 0, false
 }
 
 func isHardware(err error) bool {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/softhsm"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 func TestMain(m *testing.M) {
@@ -52,8 +54,41 @@ func TestTranscripts(t *testing.T) {
 		}
 		vars = append(vars, fmt.Sprintf("%s=%s", k.name, key.URI.Text()), fmt.Sprintf("%s_PIN=%s", k.name, token.PINFile))
 	}
-	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: func(e *testscript.Env) error {
+	t.Run("offline", func(t *testing.T) {
+		testscript.Run(t, testscript.Params{Dir: "testdata", Setup: func(e *testscript.Env) error {
+			e.Vars = append(e.Vars, vars...)
+			return nil
+		}})
+	})
+	t.Run("online", func(t *testing.T) { online(t, env) })
+}
+
+// online runs the transcripts in testdata/online, each against a gateway of
+// its own. The tokens are named as the approvers are: $SUPERADMIN_KEY, $SEC_ENG_KEY,
+// $TECH_LEAD_KEY, $DIVLEAD_1_KEY, $DIVLEAD_2_KEY, $OPS_KEY (a requestor) and $CI_KEY.
+func online(t *testing.T, env *softhsm.Env) {
+	p, vars := provision(t, env)
+	entry := p.registry(t)
+	vars = append(vars, env.Environ(), "TZ=UTC")
+	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "online"), Cmds: map[string]func(*testscript.TestScript, bool, []string){"verify": verify}, Setup: func(e *testscript.Env) error {
+		g, stop := startGateway(t, filepath.Join(e.WorkDir, ".gateway"), entry, p["kernel"], p["log"])
+		e.Defer(stop)
 		e.Vars = append(e.Vars, vars...)
+		e.Vars = append(e.Vars, "KGCTL_SERVER="+g.url, "KGCTL_ROOT="+g.root.String(), "KGCTL_TOKEN_FILE="+filepath.Join(g.dir, "operator.token"),
+			"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, ".config"), "GATEWAY="+g.dir, "LIAR="+liar(e, g), "CHANGES="+changes(e, g, p["ci"]))
 		return nil
 	}})
+}
+
+// verify BUNDLE ARTIFACT is what kgverify does with them, from $KGCTL_ROOT.
+func verify(ts *testscript.TestScript, neg bool, args []string) {
+	root, err := envelope.ParseDigest(ts.Getenv("KGCTL_ROOT"))
+	ts.Check(err)
+	v, err := upgrade.VerifyFile([]byte(ts.ReadFile(args[0])), root, true)
+	if err == nil && v.Manifest.PatchHash != envelope.DigestOf([]byte(ts.ReadFile(args[1]))) {
+		err = errors.New("the bundle is of another artifact")
+	}
+	if (err != nil) != neg {
+		ts.Fatalf("verify %v: %v", args, err)
+	}
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
@@ -15,6 +17,7 @@ type manifestFlags struct {
 	m                                  upgrade.Manifest
 	kernelID, id, target, base, kind   string
 	upgradeID, rollbackOf, rollbackWhy string
+	cost                               string
 	artifact, key, file                string
 }
 
@@ -39,9 +42,20 @@ func (a *app) manifestCreate() *cobra.Command {
 			return a.createManifest(cmd.Context(), f)
 		},
 	}
-	s, m := cmd.Flags(), &f.m
+	f.flags(cmd.Flags())
+	s := cmd.Flags()
 	s.StringVar(&f.kernelID, "kernel-id", "", "ID of the Kernel")
 	s.StringVar(&f.id, "id", "", "your ID in the registry")
+	s.StringVar(&f.base, "base", "", "patchHash that is live at the target, or none")
+	s.StringVar(&f.rollbackOf, "rollback-of", "", "upgrade that a rollback takes back")
+	s.StringVar(&f.rollbackWhy, "rollback-reason", "", "why it is taken back")
+	s.StringVarP(&f.file, "file", "f", "", "file to write")
+	return cmd
+}
+
+// flags are those of any proposal, with a gateway or without.
+func (f *manifestFlags) flags(s *pflag.FlagSet) {
+	m := &f.m
 	s.StringVar(&f.kind, "type", "", "code, manifest, policy or rollback")
 	s.StringVar(&f.upgradeID, "upgrade-id", "", "UUID of the upgrade (default a new one)")
 	s.StringVar(&f.target, "target", "", "name of the target")
@@ -49,17 +63,13 @@ func (a *app) manifestCreate() *cobra.Command {
 	s.StringVar(&m.Target.Path, "path", "", "path in the repository")
 	s.StringVar(&m.Target.Commit, "commit", "", "commit of the repository")
 	s.StringVar(&m.Target.ManifestID, "manifest-id", "", "target's manifest, in place of repository, path and commit")
-	s.StringVar(&f.base, "base", "", "patchHash that is live at the target, or none")
 	s.StringVar(&m.Rationale, "rationale", "", "why")
 	s.StringArrayVar(&m.Impact.Components, "component", nil, "component touched; may be repeated")
 	s.StringVar(&m.Impact.Downtime, "downtime", "", "downtime expected")
+	s.StringVar(&f.cost, "cost", "", "cost in the currency's minor units, such as 1250EUR for 12.50 euro")
 	s.StringArrayVar(&m.Preconditions.Tests, "test", nil, "test that must pass; may be repeated")
-	s.StringVar(&f.rollbackOf, "rollback-of", "", "upgrade that a rollback takes back")
-	s.StringVar(&f.rollbackWhy, "rollback-reason", "", "why it is taken back")
 	s.StringVar(&f.artifact, "artifact", "", "artifact file")
 	s.StringVar(&f.key, "key", "", "URI of your key")
-	s.StringVarP(&f.file, "file", "f", "", "file to write")
-	return cmd
 }
 
 // manifest parses what is not text.
@@ -77,6 +87,15 @@ func (f manifestFlags) manifest() (*upgrade.Manifest, error) {
 		{"base", f.base, &m.BaseRevision}, {"upgrade-id", f.upgradeID, &m.UpgradeID}} {
 		if err := p.into.UnmarshalText([]byte(p.text)); err != nil {
 			return nil, usagef("--%s: %w", p.flag, err)
+		}
+	}
+	if m.Preconditions.Tests == nil {
+		m.Preconditions.Tests = []string{}
+	}
+	if f.cost != "" {
+		m.Impact.Cost = new(upgrade.Cost)
+		if n, err := fmt.Sscanf(f.cost, "%d%3s", &m.Impact.Cost.MinorUnits, &m.Impact.Cost.Currency); n != 2 || err != nil || fmt.Sprintf("%d%s", m.Impact.Cost.MinorUnits, m.Impact.Cost.Currency) != f.cost {
+			return nil, usagef("--cost %.40q is no amount such as 1250EUR", f.cost)
 		}
 	}
 	if f.rollbackOf != "" {

@@ -28,6 +28,7 @@ func hashFile(path string) (envelope.Digest, error) {
 
 // change is a manifest with its artifact, every digest computed from bytes.
 type change struct {
+	envelope envelope.Envelope // the manifest's
 	manifest *upgrade.Manifest
 	digest   envelope.Digest // of the manifest
 	patch    envelope.Digest // of the artifact
@@ -55,5 +56,5 @@ func readChange(manifest, artifact string) (*change, error) {
 	if patch != m.PatchHash {
 		return nil, failure.New(failure.ArtifactMismatch, "%s is %s, but the manifest is about %s", artifact, patch, m.PatchHash)
 	}
-	return &change{m, env.PayloadDigest(), patch}, nil
+	return &change{env, m, env.PayloadDigest(), patch}, nil
 }

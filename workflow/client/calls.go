@@ -86,11 +86,39 @@ func (c *Client) Checkpoint(ctx context.Context) (string, error) {
 	return string(note), err
 }
 
-// Registry is the chain of registry entries; upgrade.AcceptAll judges it.
-func (c *Client) Registry(ctx context.Context) ([]keyregistry.SignedDocument, error) {
+// Registry is the chain of registry entries, which upgrade.AcceptAll judges,
+// and the suspensions under its last document.
+func (c *Client) Registry(ctx context.Context) (RegistryChain, error) {
 	var chain RegistryChain
 	err := c.call(ctx, http.MethodGet, "v1/registry", nil, nil, &chain)
-	return chain.Entries, err
+	return chain, err
+}
+
+// Target is what is live at a target, as the gateway says.
+func (c *Client) Target(ctx context.Context, name envelope.ID) (Target, error) {
+	var t Target
+	err := c.call(ctx, http.MethodGet, "v1/targets/"+string(name), nil, nil, &t)
+	return t, err
+}
+
+// Ready are the gateway's own checks. That it is not ready is no error.
+func (c *Client) Ready(ctx context.Context) (Readiness, error) {
+	var r Readiness
+	answer, err := c.send(ctx, http.MethodGet, "readyz", nil, nil, nil)
+	if err != nil {
+		return r, err
+	}
+	if answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusServiceUnavailable {
+		return r, errors.Join(problemOf(answer), answer.Body.Close())
+	}
+	data, err := readAll(answer)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(data, &r); err != nil || len(r.Checks) == 0 {
+		return r, fmt.Errorf("%w: its readiness is not what the API says", ErrUnavailable)
+	}
+	return r, nil
 }
 
 // PublishRegistry puts the next registry document into force.
@@ -106,13 +134,14 @@ func (c *Client) PublishRegistry(ctx context.Context, entry keyregistry.SignedDo
 // were sent, hashed here. It fails where the gateway has stored others.
 func (c *Client) PutArtifact(ctx context.Context, r io.Reader) (envelope.Digest, error) {
 	hash := sha256.New()
-	answer, err := c.do(ctx, http.MethodPut, "v1/artifacts", nil, "application/octet-stream", io.TeeReader(r, hash))
+	header := http.Header{"Content-Type": {"application/octet-stream"}}
+	answer, err := c.do(ctx, http.MethodPut, "v1/artifacts", nil, header, io.TeeReader(r, hash))
 	if err != nil {
 		return envelope.Digest{}, err
 	}
-	data, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
-	if err := errors.Join(err, answer.Body.Close()); err != nil {
-		return envelope.Digest{}, fmt.Errorf("gateway: the answer broke off: %w", err)
+	data, err := readAll(answer)
+	if err != nil {
+		return envelope.Digest{}, err
 	}
 	var stored Artifact
 	if err := json.Unmarshal(data, &stored); err != nil {
@@ -128,14 +157,15 @@ func (c *Client) PutArtifact(ctx context.Context, r io.Reader) (envelope.Digest,
 // GetArtifact writes an artifact to w. On an error, artifact_mismatch
 // included, what was written is worth nothing.
 func (c *Client) GetArtifact(ctx context.Context, digest envelope.Digest, w io.Writer) (err error) {
-	answer, err := c.do(ctx, http.MethodGet, "v1/artifacts/"+digest.String(), nil, "", nil)
+	answer, err := c.do(ctx, http.MethodGet, "v1/artifacts/"+digest.String(), nil, nil, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, answer.Body.Close()) }()
 	hash := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(w, hash), answer.Body); err != nil {
-		return fmt.Errorf("gateway: the download broke off: %w", err)
+	body := &brokenOff{r: answer.Body}
+	if _, err := io.Copy(io.MultiWriter(w, hash), body); err != nil {
+		return err
 	}
 	if got := envelope.Digest(hash.Sum(nil)); got != digest {
 		return failure.New(failure.ArtifactMismatch, "the gateway sent %s for %s", got, digest)

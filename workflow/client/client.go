@@ -6,9 +6,11 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,6 +26,10 @@ import (
 
 // maxAnswer bounds an answer, in bytes: a bundle file has at most 16 MiB.
 const maxAnswer = 17 << 20
+
+// ErrUnavailable: the gateway cannot be reached, or stopped in the middle of an
+// answer. What was asked may have been done; asking again is harmless.
+var ErrUnavailable = errors.New("gateway unavailable")
 
 // Client calls one gateway. It is safe for concurrent use.
 type Client struct {
@@ -92,47 +98,70 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 }
 
 // bytes sends a request with a JSON body, if any, and reads the whole answer.
-func (c *Client) bytes(ctx context.Context, method, path string, query url.Values, body []byte) (data []byte, err error) {
+func (c *Client) bytes(ctx context.Context, method, path string, query url.Values, body []byte) ([]byte, error) {
 	var reader io.Reader
-	media := ""
+	var header http.Header
 	if body != nil {
-		reader, media = bytes.NewReader(body), "application/json"
+		reader, header = bytes.NewReader(body), http.Header{"Content-Type": {"application/json"}}
 	}
-	answer, err := c.do(ctx, method, path, query, media, reader)
+	answer, err := c.do(ctx, method, path, query, header, reader)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, answer.Body.Close()) }()
-	data, err = io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
-	if err != nil {
-		return nil, fmt.Errorf("gateway: the answer broke off: %w", err)
+	return readAll(answer)
+}
+
+// readAll reads and closes an answer of at most maxAnswer bytes.
+func readAll(answer *http.Response) (data []byte, err error) {
+	data, err = io.ReadAll(&brokenOff{r: io.LimitReader(answer.Body, maxAnswer+1)})
+	err = errors.Join(err, answer.Body.Close())
+	if err == nil && len(data) > maxAnswer {
+		err = fmt.Errorf("gateway: the answer is larger than %d bytes", maxAnswer)
 	}
-	if len(data) > maxAnswer {
-		return nil, fmt.Errorf("gateway: the answer is larger than %d bytes", maxAnswer)
+	return data, err
+}
+
+// brokenOff gives what fails while a body is read its name.
+type brokenOff struct{ r io.Reader }
+
+func (b *brokenOff) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: the answer broke off: %w", ErrUnavailable, err)
 	}
-	return data, nil
+	return n, err
 }
 
 // do sends a request; any answer but 2xx is an *Error. The caller closes the body.
-func (c *Client) do(ctx context.Context, method, path string, query url.Values, media string, body io.Reader) (*http.Response, error) {
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
+	answer, err := c.send(ctx, method, path, query, header, body)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode/100 != 2 {
+		return nil, errors.Join(problemOf(answer), answer.Body.Close())
+	}
+	return answer, nil
+}
+
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
 	target := c.base.JoinPath(path)
 	target.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	if media != "" {
-		req.Header.Set("Content-Type", media)
-	}
+	maps.Copy(req.Header, header)
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	answer, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
-	if answer.StatusCode/100 != 2 {
-		return nil, errors.Join(problemOf(answer), answer.Body.Close())
+		var wrong *tls.CertificateVerificationError
+		if errors.As(err, &wrong) || ctx.Err() != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return answer, nil
 }

@@ -138,7 +138,8 @@ type Record struct {
 
 // RegistryChain defines model for RegistryChain.
 type RegistryChain struct {
-	Entries []RegistryEntry `json:"entries"`
+	Entries     []RegistryEntry `json:"entries"`
+	Suspensions []Envelope      `json:"suspensions"`
 }
 
 // RegistryEntry defines model for RegistryEntry.
@@ -146,6 +147,16 @@ type RegistryEntry = keyregistry.SignedDocument
 
 // State defines model for State.
 type State string
+
+// Target defines model for Target.
+type Target struct {
+	Applying *UUID `json:"applying,omitempty"`
+
+	// Live The patchHash that is live, or "none".
+	Live        string `json:"live"`
+	LiveUpgrade *UUID  `json:"liveUpgrade,omitempty"`
+	Name        ID     `json:"name"`
+}
 
 // Time defines model for Time.
 type Time = string
@@ -197,9 +208,12 @@ type PutArtifactParams struct {
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
-	// From The first seq.
+	// From The first seq; for a page 0 by default.
 	From  *int64 `form:"from,omitempty" json:"from,omitempty"`
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// LastEventID For a stream; the seq of the last event that arrived.
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
 // ListUpgradesParams defines parameters for ListUpgrades.

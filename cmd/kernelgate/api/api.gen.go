@@ -143,7 +143,8 @@ type Record struct {
 
 // RegistryChain defines model for RegistryChain.
 type RegistryChain struct {
-	Entries []RegistryEntry `json:"entries"`
+	Entries     []RegistryEntry `json:"entries"`
+	Suspensions []Envelope      `json:"suspensions"`
 }
 
 // RegistryEntry defines model for RegistryEntry.
@@ -151,6 +152,16 @@ type RegistryEntry = keyregistry.SignedDocument
 
 // State defines model for State.
 type State string
+
+// Target defines model for Target.
+type Target struct {
+	Applying *UUID `json:"applying,omitempty"`
+
+	// Live The patchHash that is live, or "none".
+	Live        string `json:"live"`
+	LiveUpgrade *UUID  `json:"liveUpgrade,omitempty"`
+	Name        ID     `json:"name"`
+}
 
 // Time defines model for Time.
 type Time = string
@@ -202,9 +213,12 @@ type PutArtifactParams struct {
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
-	// From The first seq.
+	// From The first seq; for a page 0 by default.
 	From  *int64 `form:"from,omitempty" json:"from,omitempty"`
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// LastEventID For a stream; the seq of the last event that arrived.
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
 // ListUpgradesParams defines parameters for ListUpgrades.
@@ -243,22 +257,25 @@ type ServerInterface interface {
 	// GetCheckpoint The newest signed checkpoint of the audit log, a C2SP signed note.
 	// (GET /v1/checkpoint)
 	GetCheckpoint(ctx echo.Context) error
-	// ListEvents Audit events in order of their seq.
+	// ListEvents Audit events in order of their seq, as a page or as a stream.
 	// (GET /v1/events)
 	ListEvents(ctx echo.Context, params ListEventsParams) error
 	// PostRecord Submits a signed record; its payload type says which kind.
 	// (POST /v1/records)
 	PostRecord(ctx echo.Context) error
-	// GetRegistry Every registry entry, from version 1 to the one in force.
+	// GetRegistry Every registry entry, from version 1 to the one in force, and the suspensions under that one.
 	// (GET /v1/registry)
 	GetRegistry(ctx echo.Context) error
 	// PostRegistry Puts the next registry document into force.
 	// (POST /v1/registry)
 	PostRegistry(ctx echo.Context) error
-	// ListUpgrades Upgrades, newest first.
+	// GetTarget What is live at a target. One that was never changed is at "none".
+	// (GET /v1/targets/{name})
+	GetTarget(ctx echo.Context, name ID) error
+	// ListUpgrades Upgrades, newest first. A page's ETag changes when anything on it does.
 	// (GET /v1/upgrades)
 	ListUpgrades(ctx echo.Context, params ListUpgradesParams) error
-	// GetUpgrade An upgrade with all its records.
+	// GetUpgrade An upgrade with all its records. Its ETag changes when anything of it does.
 	// (GET /v1/upgrades/{id})
 	GetUpgrade(ctx echo.Context, id Id) error
 	// RequestApprovals Opens a draft for approvals. Once open, asking again changes nothing.
@@ -367,6 +384,23 @@ func (w *ServerInterfaceWrapper) ListEvents(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
 	}
 
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Last-Event-ID" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Last-Event-ID")]; found {
+		var LastEventID string
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Last-Event-ID, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Last-Event-ID", valueList[0], &LastEventID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Last-Event-ID: %s", err))
+		}
+
+		params.LastEventID = &LastEventID
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListEvents(ctx, params)
 	return err
@@ -396,6 +430,22 @@ func (w *ServerInterfaceWrapper) PostRegistry(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PostRegistry(ctx)
+	return err
+}
+
+// GetTarget converts echo context to params.
+func (w *ServerInterfaceWrapper) GetTarget(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetTarget(ctx, name)
 	return err
 }
 
@@ -562,6 +612,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/upgrades/:id/bundle", wrapper.GetBundle, options.OperationMiddlewares["getBundle"]...)
 	router.GET(options.BaseURL+"/v1/events", wrapper.ListEvents, options.OperationMiddlewares["listEvents"]...)
 	router.GET(options.BaseURL+"/v1/checkpoint", wrapper.GetCheckpoint, options.OperationMiddlewares["getCheckpoint"]...)
+	router.GET(options.BaseURL+"/v1/targets/:name", wrapper.GetTarget, options.OperationMiddlewares["getTarget"]...)
 	router.GET(options.BaseURL+"/v1/registry", wrapper.GetRegistry, options.OperationMiddlewares["getRegistry"]...)
 	router.POST(options.BaseURL+"/v1/registry", wrapper.PostRegistry, options.OperationMiddlewares["postRegistry"]...)
 

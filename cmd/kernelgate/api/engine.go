@@ -49,7 +49,8 @@ type Engine interface {
 	// RequestApprovals opens a draft for approvals; once open it does nothing.
 	// actor is the token's holder.
 	RequestApprovals(ctx context.Context, id envelope.UUID, actor envelope.ID) (Upgrade, error)
-	// AcceptRegistry puts the next document into force; the one in force is no error.
+	// AcceptRegistry puts the next document into force; the one in force is no
+	// error.
 	AcceptRegistry(ctx context.Context, entry keyregistry.SignedDocument) error
 }
 
@@ -62,7 +63,12 @@ type Reader interface {
 	UpgradeEvents(ctx context.Context, id envelope.UUID) ([]Event, error)
 	// Events are at most limit events from a seq on.
 	Events(ctx context.Context, from int64, limit int) ([]Event, error)
-	Registry(ctx context.Context) ([]keyregistry.SignedDocument, error)
+	// LogSize is the seq of the next event.
+	LogSize(ctx context.Context) (int64, error)
+	// Target is what is live at a target; one never seen is at "none".
+	Target(ctx context.Context, name envelope.ID) (Target, error)
+	// Registry is the chain, and the suspensions under its last document.
+	Registry(ctx context.Context) (RegistryChain, error)
 	// Checkpoint is the newest signed note.
 	Checkpoint(ctx context.Context) (string, error)
 }

@@ -2,7 +2,7 @@ package api
 
 import (
 	"context"
-	"fmt"
+	"slices"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
@@ -18,13 +18,31 @@ type Gateway struct {
 
 var _ Engine = (*Gateway)(nil)
 
-// Submit implements Engine.
+// Submit implements Engine. A suspension is of no upgrade: it goes its own way.
 func (g *Gateway) Submit(ctx context.Context, kind Kind, env envelope.Envelope) (Receipt, error) {
+	if kind == KindKeySuspension {
+		return g.suspend(ctx, env)
+	}
 	result, err := g.Workflow.Submit(ctx, string(kind), env)
 	if err != nil {
 		return Receipt{}, err
 	}
 	return Receipt{Added: result.Added, RecordDigest: result.Digest.String(), State: some(State(result.State)), UpgradeId: some(string(result.UpgradeID))}, nil
+}
+
+// suspend tells a suspension that was known from a new one by looking first:
+// of two at once, both may be told that theirs was added.
+func (g *Gateway) suspend(ctx context.Context, env envelope.Envelope) (Receipt, error) {
+	chain, err := g.Registry(ctx)
+	if err != nil {
+		return Receipt{}, err
+	}
+	digest := env.PayloadDigest()
+	known := slices.ContainsFunc(chain.Suspensions, func(s Envelope) bool { return s.PayloadDigest() == digest })
+	if err := g.Workflow.Suspend(ctx, env); err != nil {
+		return Receipt{}, err
+	}
+	return Receipt{Added: !known, RecordDigest: digest.String()}, nil
 }
 
 // RequestApprovals implements Engine.
@@ -36,17 +54,9 @@ func (g *Gateway) RequestApprovals(ctx context.Context, id envelope.UUID, actor 
 	return detail.Upgrade, err
 }
 
-// AcceptRegistry takes the entry in force and no other: the workflow has no
-// succession of registry documents.
+// AcceptRegistry implements Engine.
 func (g *Gateway) AcceptRegistry(ctx context.Context, entry keyregistry.SignedDocument) error {
-	entries, err := g.Registry(ctx)
-	if err != nil {
-		return err
-	}
-	if n := len(entries); n > 0 && string(entries[n-1].Document) == string(entry.Document) {
-		return nil
-	}
-	return fmt.Errorf("%w: this gateway keeps the registry that it was initialised with", workflow.ErrConflict)
+	return g.Workflow.AcceptRegistry(ctx, entry)
 }
 
 // Upgrade implements Reader.
@@ -110,13 +120,39 @@ func (g *Gateway) Events(ctx context.Context, from int64, limit int) ([]Event, e
 	return out, err
 }
 
-// Registry implements Reader.
-func (g *Gateway) Registry(ctx context.Context) (entries []keyregistry.SignedDocument, err error) {
+// LogSize implements Reader.
+func (g *Gateway) LogSize(ctx context.Context) (size int64, err error) {
 	err = g.Store.View(ctx, func(r workflow.Reader) error {
-		entries, err = r.Registry()
+		size, err = r.LogSize()
 		return err
 	})
-	return entries, err
+	return size, err
+}
+
+// Target implements Reader.
+func (g *Gateway) Target(ctx context.Context, name envelope.ID) (Target, error) {
+	var out Target
+	err := g.Store.View(ctx, func(r workflow.Reader) error {
+		t, err := r.Target(name)
+		out = Target{Name: string(name), Live: string(t.Live), LiveUpgrade: some(string(t.LiveUpgrade)), Applying: some(string(t.Applying))}
+		return err
+	})
+	return out, err
+}
+
+// Registry implements Reader.
+func (g *Gateway) Registry(ctx context.Context) (RegistryChain, error) {
+	chain := RegistryChain{Suspensions: []Envelope{}}
+	err := g.Store.View(ctx, func(r workflow.Reader) (err error) {
+		if chain.Entries, err = r.Registry(); err != nil || len(chain.Entries) == 0 {
+			return err
+		}
+		last := chain.Entries[len(chain.Entries)-1]
+		list, err := r.Suspensions(envelope.DigestOf(last.Document))
+		chain.Suspensions = append(chain.Suspensions, list...)
+		return err
+	})
+	return chain, err
 }
 
 // Checkpoint implements Reader.

@@ -17,7 +17,13 @@ import (
 type shelf struct {
 	workflow.Store
 	workflow.Reader
-	page workflow.Page
+	page  workflow.Page
+	asked envelope.Digest // whose suspensions
+}
+
+func (s *shelf) Suspensions(registry envelope.Digest) ([]envelope.Envelope, error) {
+	s.asked = registry
+	return []envelope.Envelope{{PayloadType: envelope.TypeKeySuspension}}, nil
 }
 
 func (s *shelf) View(_ context.Context, f func(workflow.Reader) error) error { return f(s) }
@@ -80,12 +86,15 @@ func TestGatewayShows(t *testing.T) {
 	}
 }
 
-func TestGatewayKeepsItsRegistry(t *testing.T) {
-	g := &Gateway{Store: &shelf{}}
-	if err := g.AcceptRegistry(t.Context(), keyregistry.SignedDocument{Document: []byte("one")}); err != nil {
-		t.Errorf("the entry in force: %v", err)
+// The registry comes with the suspensions under its last document, and with
+// those alone.
+func TestGatewayShowsSuspensions(t *testing.T) {
+	store := &shelf{}
+	chain, err := (&Gateway{Store: store}).Registry(t.Context())
+	if err != nil || len(chain.Entries) != 1 || len(chain.Suspensions) != 1 {
+		t.Fatalf("got %+v, %v", chain, err)
 	}
-	if err := g.AcceptRegistry(t.Context(), keyregistry.SignedDocument{Document: []byte("two")}); !errors.Is(err, workflow.ErrConflict) {
-		t.Errorf("another entry: %v", err)
+	if store.asked != envelope.DigestOf([]byte("one")) {
+		t.Errorf("suspensions of %s", store.asked)
 	}
 }

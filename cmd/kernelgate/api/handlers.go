@@ -4,6 +4,9 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -93,7 +96,7 @@ func (s *server) ListUpgrades(c echo.Context, p ListUpgradesParams) error {
 		return refuse(http.StatusBadRequest, CodeBadRequest, "the cursor is none that this gateway gave")
 	}
 	page, err := s.Engine.Upgrades(c.Request().Context(), q)
-	return answer(c, page, err)
+	return answerTagged(c, page, err)
 }
 
 func (s *server) GetUpgrade(c echo.Context, id Id) error {
@@ -102,7 +105,7 @@ func (s *server) GetUpgrade(c echo.Context, id Id) error {
 		return err
 	}
 	detail, err := s.Engine.Upgrade(c.Request().Context(), uuid)
-	return answer(c, detail, err)
+	return answerTagged(c, detail, err)
 }
 
 func (s *server) RequestApprovals(c echo.Context, id Id) error {
@@ -143,12 +146,15 @@ func (s *server) ListEvents(c echo.Context, p ListEventsParams) error {
 	if err != nil {
 		return err
 	}
+	if p.From != nil && (*p.From < 0 || *p.From > envelope.MaxInt) {
+		return refuse(http.StatusBadRequest, CodeBadRequest, "from is 0 to %d", int64(envelope.MaxInt))
+	}
+	if wantsStream(c.Request().Header.Get(echo.HeaderAccept)) {
+		return s.streamEvents(c, p)
+	}
 	var from int64
 	if p.From != nil {
 		from = *p.From
-	}
-	if from < 0 || from > envelope.MaxInt {
-		return refuse(http.StatusBadRequest, CodeBadRequest, "from is 0 to %d", int64(envelope.MaxInt))
 	}
 	events, err := s.Engine.Events(c.Request().Context(), from, limit)
 	page := EventPage{Events: events}
@@ -168,8 +174,17 @@ func (s *server) GetCheckpoint(c echo.Context) error {
 }
 
 func (s *server) GetRegistry(c echo.Context) error {
-	entries, err := s.Engine.Registry(c.Request().Context())
-	return answer(c, RegistryChain{Entries: entries}, err)
+	chain, err := s.Engine.Registry(c.Request().Context())
+	return answer(c, chain, err)
+}
+
+func (s *server) GetTarget(c echo.Context, name ID) error {
+	var id envelope.ID
+	if err := id.UnmarshalText([]byte(name)); err != nil {
+		return badParam("name", err)
+	}
+	target, err := s.Engine.Target(c.Request().Context(), id)
+	return answer(c, target, err)
 }
 
 func (s *server) PostRegistry(c echo.Context) error {
@@ -199,6 +214,36 @@ func answer(c echo.Context, v any, err error) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, v)
+}
+
+// answerTagged sends v with an ETag over its bytes, or 304 where the client has
+// them.
+func answerTagged(c echo.Context, v any, err error) error {
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	tag := strconv.Quote(envelope.DigestOf(body).Hex()[:32])
+	header := c.Response().Header()
+	header.Set("ETag", tag)
+	header.Set(echo.HeaderCacheControl, "private, no-cache")
+	if slices.Contains(tags(c.Request().Header.Get("If-None-Match")), tag) {
+		return c.NoContent(http.StatusNotModified)
+	}
+	return c.JSONBlob(http.StatusOK, body)
+}
+
+// tags are the entity tags of If-None-Match. A weak one serves as well: equal
+// bytes are equal.
+func tags(header string) []string {
+	list := strings.Split(header, ",")
+	for i := range list {
+		list[i] = strings.TrimPrefix(strings.TrimSpace(list[i]), "W/")
+	}
+	return list
 }
 
 // readJSON reads a body of at most limit bytes, within bodyTime.

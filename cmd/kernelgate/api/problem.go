@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/labstack/echo/v4"
 
+	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/workflow"
 )
@@ -86,7 +87,7 @@ func ProblemOf(err error) Problem {
 		return problem(http.StatusNotFound, CodeNotFound, "there is no such thing here")
 	case errors.Is(err, workflow.ErrConflict):
 		return problem(http.StatusConflict, CodeConflict, err.Error())
-	case errors.Is(err, workflow.ErrGuardUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, workflow.ErrGuardUnavailable), errors.Is(err, signer.ErrBusy), errors.Is(err, signer.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return problem(http.StatusServiceUnavailable, CodeUnavailable, "something that is needed does not answer at the moment; try again")
 	case errors.As(err, &routing):
 		return routingProblem(routing)

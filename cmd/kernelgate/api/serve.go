@@ -25,6 +25,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, drain time.Durat
 	server := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.WithoutCancel(ctx), drainKey{}, ctx.Done())
+		},
 	}
 	drained := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -44,4 +47,14 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, drain time.Durat
 		err = nil
 	}
 	return errors.Join(err, <-drained)
+}
+
+// drainKey finds, in a request's context, the channel that closes when the
+// gateway drains: a stream ends then, since it would never end by itself.
+type drainKey struct{}
+
+// draining never closes where Serve does not run, in tests of handlers.
+func draining(ctx context.Context) <-chan struct{} {
+	done, _ := ctx.Value(drainKey{}).(<-chan struct{})
+	return done
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -123,8 +124,8 @@ func readTokens(path string) ([]Token, error) {
 }
 
 // CreateToken makes a token, adds its hash to the file (made where it is
-// missing) and returns its text, which is kept nowhere. One writer at a time:
-// of two at once, one may be lost.
+// missing) and returns its text, which is kept nowhere. A lock beside the file
+// lets one writer in at a time, so that none is lost.
 func CreateToken(path, id, role string) (string, error) {
 	var holder envelope.ID
 	if err := holder.UnmarshalText([]byte(id)); err != nil {
@@ -133,6 +134,11 @@ func CreateToken(path, id, role string) (string, error) {
 	if !slices.Contains(roles, Role(role)) {
 		return "", fmt.Errorf("token: the role %q is not known; choose one of %v", role, roles)
 	}
+	unlock, err := lockFile(path + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	list, err := readTokens(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
@@ -142,6 +148,19 @@ func CreateToken(path, id, role string) (string, error) {
 	text := tokenPrefix + base64.RawURLEncoding.EncodeToString(secret)
 	list = append(list, Token{ID: holder, Role: Role(role), SHA256: envelope.DigestOf([]byte(text))})
 	return text, writeTokens(path, list)
+}
+
+// lockFile waits for the lock, which the kernel takes back from who dies. The
+// file stays: were it removed, two could hold locks on two files of one name.
+func lockFile(path string) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("token file: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("token file: lock %s: %w", path, err), file.Close())
+	}
+	return func() { _ = file.Close() }, nil // closing unlocks
 }
 
 // writeTokens replaces the file in one step, so that a crash leaves either.

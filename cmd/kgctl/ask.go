@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+)
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) } //nolint:gosec // descriptors are small
+
+// confirm asks, and takes only y or yes for a yes. Where nobody can be asked
+// --yes must say so.
+func (a *app) confirm(question string) error {
+	if a.yes {
+		return nil
+	}
+	if a.noInput || !isTerminal(a.in) {
+		return usagef("%s Nobody can be asked here: say --yes if so", question)
+	}
+	_, _ = io.WriteString(a.messages, question+" [y/N] ")
+	answer, err := bufio.NewReader(a.in).ReadString('\n')
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	if err != nil || answer != "y" && answer != "yes" {
+		return errCancelled
+	}
+	return nil
+}
+
+// local is a time for people: in their own zone. JSON has UTC.
+func local(t envelope.Time) string { return t.Std().Local().Format(time.DateTime) }
+
+// localText is local for a time that the gateway sent as text.
+func localText(text string) string {
+	t, err := envelope.ParseTime(text)
+	if err != nil {
+		return "?"
+	}
+	return local(t)
+}
+
+// foreign is text that nobody has signed: what could confuse a terminal or
+// make up lines is taken out.
+func foreign(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
+		if envelope.CheckText("", string(r), 1) != nil {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// indented keeps the lines of a signed text apart from kgctl's own.
+func indented(text string) string { return strings.ReplaceAll(text, "\n", "\n             | ") }

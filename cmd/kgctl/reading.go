@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/client"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// reading is one upgrade as the gateway shows it, and what of it verifies here.
+type reading struct {
+	detail    client.UpgradeDetail
+	envelope  envelope.Envelope // the manifest's
+	manifest  *upgrade.Manifest // verified: proposed by who it says
+	digest    envelope.Digest   // of the manifest, computed here
+	tests     map[string]upgrade.TestResult
+	decisions []upgrade.Decision
+	count     upgrade.Count
+	policy    *upgrade.PolicyDecision // the gateway's word; nil before the first
+}
+
+func (r *reading) state() client.State { return r.detail.Upgrade.State }
+
+// open reports whether people's records still change the upgrade.
+func (r *reading) open() bool {
+	return slices.Contains([]client.State{client.Draft, client.Paused, client.PendingApproval, client.QuorumReached}, r.state())
+}
+
+// read fetches an upgrade and verifies it as of now, by the registry in force,
+// as who signs about it must.
+func (a *app) read(ctx context.Context, s *session, id envelope.UUID) (*reading, error) {
+	r, err := a.fetch(ctx, s, id)
+	if err != nil {
+		return nil, err
+	}
+	if r.manifest, err = upgrade.VerifyManifest(s.registry(), r.envelope, a.time()); err != nil {
+		return nil, fmt.Errorf("the manifest of %s: %w", id, err)
+	}
+	return r, a.judge(s, r)
+}
+
+// look is read for who only looks: the proposer's key may have left the
+// registry since, so any document of the chain will do.
+func (a *app) look(ctx context.Context, s *session, id envelope.UUID) (*reading, error) {
+	r, err := a.fetch(ctx, s, id)
+	if err != nil {
+		return nil, err
+	}
+	claim, err := upgrade.OpenManifest(r.envelope)
+	if err != nil {
+		return nil, fmt.Errorf("the manifest of %s: %w", id, err)
+	}
+	for _, reg := range slices.Backward(s.regs) {
+		if r.manifest, err = upgrade.VerifyManifest(reg, r.envelope, claim.Timestamp); err == nil {
+			return r, a.judge(s, r)
+		}
+	}
+	return nil, fmt.Errorf("the manifest of %s: %w", id, err)
+}
+
+func (a *app) fetch(ctx context.Context, s *session, id envelope.UUID) (*reading, error) {
+	detail, err := s.Upgrade(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	r := &reading{detail: detail, tests: map[string]upgrade.TestResult{}}
+	i := slices.IndexFunc(detail.Records, func(rec client.Record) bool { return rec.Kind == workflow.KindManifest })
+	if i < 0 {
+		return nil, failure.New(failure.PayloadMalformed, "the gateway shows upgrade %s without a manifest", id)
+	}
+	if r.envelope, err = envelope.Parse(detail.Records[i].Body); err != nil {
+		return nil, fmt.Errorf("the manifest of %s: %w", id, err)
+	}
+	r.digest = r.envelope.PayloadDigest()
+	m, err := upgrade.OpenManifest(r.envelope)
+	if err != nil {
+		return nil, fmt.Errorf("the manifest of %s: %w", id, err)
+	}
+	u := detail.Upgrade
+	if m.UpgradeID != id || u.Id != string(id) || u.ManifestDigest != r.digest.String() || u.Target != string(m.Target.Name) || u.Type != string(m.Type) {
+		return nil, failure.New(failure.BindingMismatch, "what the gateway says of upgrade %s is not what its manifest says", id)
+	}
+	return r, nil
+}
+
+// judge verifies the other records. One that does not verify counts nowhere.
+func (a *app) judge(s *session, r *reading) error {
+	now := a.time()
+	for _, rec := range r.detail.Records {
+		if rec.Kind == workflow.KindPolicyDecision {
+			d := new(upgrade.PolicyDecision)
+			if err := envelope.DecodeCanonical(rec.Body, envelope.MaxWire, d); err != nil {
+				return fmt.Errorf("the policy decision: %w", err)
+			}
+			if d.ManifestDigest == r.digest {
+				r.policy = d
+			}
+			continue
+		}
+		env, err := envelope.Parse(rec.Body)
+		if err != nil {
+			continue // of a kind that is no envelope
+		}
+		switch rec.Kind {
+		case workflow.KindTestResult:
+			t, err := upgrade.VerifyTestResult(s.registry(), env, r.manifest.PatchHash, now)
+			if err == nil && !s.suspended[env.Signatures[0].KeyID] {
+				r.tests[t.Name] = *t
+			}
+		case workflow.KindApproval:
+			if d, err := upgrade.VerifyApproval(s.registry(), r.manifest, r.digest, env, now); err == nil {
+				r.decisions = append(r.decisions, upgrade.Decision{Person: d.ApproverID, SignedAt: d.ApprovalTs, Envelope: env})
+			}
+		case workflow.KindRejection:
+			if d, err := upgrade.VerifyRejection(s.registry(), r.manifest, r.digest, env, now); err == nil {
+				r.decisions = append(r.decisions, upgrade.Decision{Person: d.ApproverID, Rejected: true, SignedAt: d.RejectionTs, Envelope: env})
+			}
+		}
+	}
+	r.count = upgrade.Tally(s.registry(), r.manifest, r.digest, r.decisions, func(id envelope.KeyID) bool { return s.suspended[id] }, now)
+	return nil
+}
+
+// same refuses where anything that a signer was shown has changed since.
+// Approvals of others may come in: they change nothing of it.
+func (r *reading) same(s *session, later *reading, laterSession *session) error {
+	switch {
+	case s.registry().Digest() != laterSession.registry().Digest():
+		return fmt.Errorf("%w: registry version %d came into force; read it all again", errChanged, laterSession.registry().Version())
+	case r.digest != later.digest:
+		return fmt.Errorf("%w: the gateway shows another manifest than before", errChanged)
+	case r.state() != later.state():
+		return fmt.Errorf("%w: the upgrade was %s, and is %s now", errChanged, r.state(), later.state())
+	case policyText(r.policy) != policyText(later.policy):
+		return fmt.Errorf("%w: the policy says now: %s", errChanged, policyText(later.policy))
+	case testText(r) != testText(later):
+		return fmt.Errorf("%w: the tests are now: %s", errChanged, testText(later))
+	}
+	return nil
+}
