@@ -238,3 +238,32 @@ func TestEncodings(t *testing.T) {
 }
 
 func contains(err error, text string) bool { return strings.Contains(err.Error(), text) }
+
+// TestLoginThatFailsWithoutAWord: a module that says only "failed" when the
+// PIN is wrong, while the token counts. The count going down is word enough.
+func TestLoginThatFailsWithoutAWord(t *testing.T) {
+	r := newRig(t, signer.ECDSAP256SHA256)
+	s := openKey(t, r.key.URI, pkcs11.Options{})
+	mustSign(t, s)
+	r.PINTries.Set(10)
+	r.PINLeft.Set(10)
+	right, err := os.ReadFile(r.token.PINFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePIN(r, "000000\n")
+	r.fail("C_Login", faults.Rule{Times: faults.Forever, Action: faults.ReplaceCode, Code: p11.CKR_FUNCTION_FAILED})
+	pkcs11.ForgetLogin(t, r.key.URI.ModulePath)
+	for range 5 {
+		if _, err := s.Sign(within(t, 5*time.Second), []byte("m")); err == nil {
+			t.Fatal("signed with a wrong PIN")
+		}
+	}
+	if left := r.PINLeft.Get(); left != 9 {
+		t.Errorf("%d tries left of 10, want 9: one wrong PIN was sent", left)
+	}
+	writePIN(r, string(right))
+	r.fail("C_Login", faults.Rule{})
+	mustSign(t, openKey(t, r.key.URI, pkcs11.Options{})) // a person opens the key anew
+	mustSign(t, s)
+}

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"fmt"
+	"unsafe"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -55,16 +56,23 @@ func (t *token) login(slot uint, session p11.SessionHandle, user uint, pin pinRe
 	if err := checkPINFlags(info); err != nil {
 		return err
 	}
+	// Some modules say only that something failed when a PIN is wrong.
+	if t.unclear != nil && info.Flags&p11.CKF_USER_PIN_COUNT_LOW != 0 {
+		t.latch = pinError("token %q counts a wrong one since a login failed (%w); it is not tried again, since tokens lock: correct the pin-source, then open the key anew",
+			info.Label, t.unclear)
+		return t.latch
+	}
 	secret, err := readPIN(pin, info)
 	if err != nil {
 		return err
 	}
 	defer clear(secret)
-	// The binding takes a string: this copy, and the one that it frees in C,
-	// cannot be wiped; both live for the length of the call.
-	err = t.module.c.Login(session, user, string(secret))
+	// The string is secret's own bytes, wiped with it. The copy that the binding
+	// makes in C and frees cannot be wiped; it lives for the length of the call.
+	err = t.module.c.Login(session, user, unsafe.String(unsafe.SliceData(secret), len(secret)))
 	switch {
 	case err == nil, is(err, p11.CKR_USER_ALREADY_LOGGED_IN):
+		t.unclear = nil
 		return nil
 	case is(err, p11.CKR_PIN_INCORRECT, p11.CKR_PIN_LEN_RANGE, p11.CKR_PIN_INVALID):
 		t.latch = pinError("token %q refused it (%w); it is not tried again, since tokens lock: correct the pin-source, then open the key anew", info.Label, err)
@@ -73,6 +81,7 @@ func (t *token) login(slot uint, session p11.SessionHandle, user uint, pin pinRe
 		t.latch = pinError("token %q: %w", info.Label, err)
 		return t.latch
 	}
+	t.unclear = err
 	return fmt.Errorf("log in: %w", err)
 }
 

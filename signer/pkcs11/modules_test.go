@@ -56,6 +56,7 @@ func background(t testing.TB, name string, args ...string) *exec.Cmd {
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = endWithParent()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,8 @@ type token struct {
 	mu    sync.Mutex // guards what follows; held over logins
 	gen   *generation
 	latch error // why no PIN is sent any more
+	// unclear is what the last login failed with, where that was no word about the PIN.
+	unclear error
 }
 
 // generation is one login; session and object handles are good in it only.
@@ -138,7 +140,7 @@ func (t *token) begin(pin pinReader) (*generation, error) {
 func (t *token) unlatch() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.latch = nil
+	t.latch, t.unclear = nil, nil
 }
 
 func (t *token) keepAlive(opts Options) {

@@ -34,6 +34,7 @@ const (
 	Crash                     // the process aborts
 	Delay                     // Millis, then the call is made
 	ReturnAfter               // the call is made, and Code returned all the same
+	ReplaceCode               // the call is made, and where it fails Code is returned
 )
 
 // Forever as Rule.Times has no end.

@@ -5,7 +5,7 @@
 
 enum { MAX_RULES = 32, NAME_LENGTH = 24 };
 
-enum action { RETURN = 0, HANG = 1, CRASH = 2, DELAY = 3, RETURN_AFTER = 4 };
+enum action { RETURN = 0, HANG = 1, CRASH = 2, DELAY = 3, RETURN_AFTER = 4, REPLACE_CODE = 5 };
 
 struct rule {
 	char name[NAME_LENGTH]; /* of the function */
@@ -13,7 +13,7 @@ struct rule {
 	uint32_t skip;          /* so many calls more pass first */
 	uint32_t times;         /* so many calls more fail; FOR_EVER is no end */
 	uint32_t action;
-	uint32_t code; /* CKR_* of RETURN and RETURN_AFTER */
+	uint32_t code; /* CKR_* of RETURN, RETURN_AFTER, REPLACE_CODE */
 	uint32_t millis; /* of DELAY */
 };
 

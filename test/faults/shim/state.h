@@ -63,11 +63,13 @@ static struct rule *rule_of(const char *name)
 }
 
 /* fails does what the rule for the function says. It reports whether the call
- * ends here, with *rv. after is the code to return once the call is made. */
-static int fails(const char *name, ulong *rv, ulong *after)
+ * ends here, with *rv. after is the code to
+ * return once the call is made: for success or, with replace, for failure. */
+static int fails(const char *name, ulong *rv, ulong *after, int *replace)
 {
 	struct rule *r = rule_of(name);
 	*after = CKR_OK;
+	*replace = 0;
 	if (r == NULL)
 		return 0;
 	__atomic_add_fetch(&r->calls, 1, __ATOMIC_SEQ_CST);
@@ -82,6 +84,10 @@ static int fails(const char *name, ulong *rv, ulong *after)
 		abort();
 	case DELAY:
 		pause_ms(get(&r->millis));
+		return 0;
+	case REPLACE_CODE:
+		*after = get(&r->code);
+		*replace = 1;
 		return 0;
 	case RETURN_AFTER:
 		*after = get(&r->code);
@@ -196,12 +202,13 @@ static void leave_gate(pthread_rwlock_t **held) { pthread_rwlock_unlock(*held); 
 	pthread_rwlock_rdlock(held);
 
 #define ENTER(name)                                                                                                              \
+	int replace;                                                                                                             \
 	ulong rv, after;                                                                                                         \
-	if (fails(#name, &rv, &after))                                                                                           \
+	if (fails(#name, &rv, &after, &replace))                                                                                           \
 		return rv;
 #define ENTER_SESSION(name, session)                                                                                             \
 	ENTER(name)                                                                                                              \
 	HOLD_GATE                                                                                                                \
 	if ((rv = touch(session)) != CKR_OK)                                                                                     \
 		return rv;
-#define LEAVE return rv == CKR_OK ? after : rv;
+#define LEAVE return (rv == CKR_OK) != replace ? after : rv;
