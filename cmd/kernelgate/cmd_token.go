@@ -34,11 +34,6 @@ func (a *app) createToken(c *Config, name, role string) error {
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return err
 	}
-	release, err := lock(c.tokens()+".lock", "another command changes the tokens")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = release() }()
 	token, err := api.CreateToken(c.tokens(), name, role)
 	if err != nil {
 		return err
