@@ -55,7 +55,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	regs     upgrade.Registries
-	inFlight map[envelope.UUID]bool
+	inFlight map[envelope.UUID]*Upgrade // what is worked on; a row where it is to be taken up again
 	attempts map[envelope.UUID]int
 }
 
@@ -67,7 +67,7 @@ func New(c Config) *Engine {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Engine{Config: c, wake: make(chan struct{}, 1), inFlight: map[envelope.UUID]bool{}, attempts: map[envelope.UUID]int{}}
+	return &Engine{Config: c, wake: make(chan struct{}, 1), inFlight: map[envelope.UUID]*Upgrade{}, attempts: map[envelope.UUID]int{}}
 }
 
 func (e *Engine) now() envelope.Time { return envelope.TimeOf(e.Clock()) }

@@ -60,6 +60,12 @@ type test struct {
 	envelope envelope.Envelope
 }
 
+// rollbackDraft wraps a manifest, so that its digest is not that of the
+// manifest which the guard signs.
+type rollbackDraft struct {
+	Draft upgrade.Manifest `json:"draft"`
+}
+
 // canaryRecord is a canary's report as it is stored, under its upgrade, so that
 // two equal reports are two records.
 type canaryRecord struct {
@@ -121,9 +127,10 @@ func (d *dossier) add(rec Record, now envelope.Time) (err error) {
 		d.ratifying = rec.Body
 		return nil
 	case KindRollbackDraft:
-		draft := new(upgrade.Manifest)
-		d.drafts = append(d.drafts, draft)
-		return envelope.DecodeCanonical(rec.Body, envelope.MaxPayload, draft)
+		var draft rollbackDraft
+		err := envelope.DecodeCanonical(rec.Body, 2*envelope.MaxPayload, &draft)
+		d.drafts = append(d.drafts, &draft.Draft)
+		return err
 	case KindCanaryBaseline:
 		d.baseline, err = openReport(rec)
 		return err

@@ -161,7 +161,7 @@ func (d *dossier) keepDraft(tx Tx, now envelope.Time) error {
 		Rollback:  &upgrade.Rollback{Reason: why, UpgradeID: d.ID}, Target: d.manifest.Target, Timestamp: now, Type: upgrade.TypeRollback, UpgradeID: id,
 	}
 	d.drafts = append(d.drafts, draft)
-	_, err = d.keepOwn(tx, KindRollbackDraft, draft, now)
+	_, err = d.keepOwn(tx, KindRollbackDraft, rollbackDraft{*draft}, now)
 	return err
 }
 

@@ -74,10 +74,11 @@ func (e *Engine) round(ctx context.Context, steps *sync.WaitGroup) error {
 	}
 	due, err := e.claim(ctx)
 	for _, u := range due {
-		if e.take(u.ID) {
+		if e.take(u) {
 			steps.Go(func() {
-				defer e.release(u.ID)
-				e.work(ctx, u)
+				for more := true; more; u, more = e.release(u.ID) {
+					e.work(ctx, u)
+				}
 			})
 		}
 	}
@@ -123,20 +124,29 @@ func (e *Engine) work(ctx context.Context, u Upgrade) {
 	}
 }
 
-func (e *Engine) take(id envelope.UUID) bool {
+// take says whether the caller is to work on a row. Where a step is on its last
+// lines, having written the row that was claimed again since, it goes on itself.
+func (e *Engine) take(u Upgrade) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.inFlight[id] {
+	if _, busy := e.inFlight[u.ID]; busy {
+		e.inFlight[u.ID] = &u
 		return false
 	}
-	e.inFlight[id] = true
+	e.inFlight[u.ID] = nil
 	return true
 }
 
-func (e *Engine) release(id envelope.UUID) {
+// release ends a step, or hands out the row as it was claimed meanwhile.
+func (e *Engine) release(id envelope.UUID) (again Upgrade, more bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if next := e.inFlight[id]; next != nil {
+		e.inFlight[id] = nil
+		return *next, true
+	}
 	delete(e.inFlight, id)
+	return Upgrade{}, false
 }
 
 // forget starts the back-off of an upgrade anew.
