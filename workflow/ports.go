@@ -106,7 +106,24 @@ type GuardStatus struct {
 	CheckpointSize  int64           `json:"checkpointSize"`
 	Ready           bool            `json:"ready"`
 	Reason          string          `json:"reason"` // why it is not ready
-	Signatures      int64           `json:"signatures"`
+	Signatures      int64           `json:"signatures"` // the sum of Counts
+	Counts          GuardCounts     `json:"counts"`
+}
+
+// GuardCounts are the signatures that a guard gave away, by kind, to be
+// compared with the log's events. They are as durable as the signatures; a
+// rebuilt memory counts what the log shows, and checkpoints from then on.
+type GuardCounts struct {
+	Records       int64 `json:"records"`
+	Ratifications int64 `json:"ratifications"`
+	Rollbacks     int64 `json:"rollbacks"` // the Kernel's rollback manifests
+	Delegations   int64 `json:"delegations"`
+	Checkpoints   int64 `json:"checkpoints"`
+}
+
+// Sum is all of them.
+func (c GuardCounts) Sum() int64 {
+	return c.Records + c.Ratifications + c.Rollbacks + c.Delegations + c.Checkpoints
 }
 
 // LogProof is one event in a checkpoint that the guard signed.

@@ -18,8 +18,8 @@ import (
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow"
-	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 // Config is what a guard is made of.
@@ -30,19 +30,29 @@ type Config struct {
 	Audit      signer.Signer    // a kernel.audit key, Ed25519
 	Clock      func() time.Time // time.Now, outside tests
 	Policy     workflow.Policy  // needed where the registry pins a policyDigest; may be nil
+	// Kept are checkpoints (signed notes) that the operator kept, or that a
+	// witness has. A memory behind one of them signs nothing until rebuilt, and
+	// is rebuilt only from a log that continues each.
+	Kept []string
+	// Witnesses, where set, must have cosigned the checkpoint of a log that the
+	// memory is rebuilt from.
+	Witnesses *auditlog.WitnessPolicy
+	// Rebuild says that the operator wants the memory rebuilt: the guard signs
+	// nothing until it is. Without it nobody can replace a memory.
+	Rebuild bool
 }
 
 // Guard implements workflow.Guard in the process that holds the keys. It is
 // safe for concurrent use and does one thing at a time.
 type Guard struct {
 	config Config
-	disk   *disk
+	disk   *journal
 
 	mu         sync.Mutex
 	mem        *memory // nil: not initialised
-	regs       upgrade.Registries
-	broken     error // a write whose outcome is not known
-	signatures int64
+	rebuilding bool    // the operator asked for it, and it is not done
+	building   bool    // a rebuild is under way
+	broken     error   // a write whose outcome is not known
 }
 
 var _ workflow.Guard = (*Guard)(nil)
@@ -50,12 +60,16 @@ var _ workflow.Guard = (*Guard)(nil)
 // Init makes the first memory of a new Kernel from its registry's version 1.
 // It refuses where a memory exists: a lost one is rebuilt, never begun anew.
 func Init(config Config, entry keyregistry.SignedDocument) error {
-	d, err := openDisk(config.MemoryPath)
+	return initialise(config, osFiles{}, entry)
+}
+
+func initialise(config Config, fsys files, entry keyregistry.SignedDocument) error {
+	j, err := openJournal(config.MemoryPath, fsys)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = d.close() }()
-	old, err := d.load()
+	defer func() { _ = j.close() }()
+	old, err := j.load(config.Root)
 	if err != nil {
 		return err
 	}
@@ -66,40 +80,67 @@ func Init(config Config, entry keyregistry.SignedDocument) error {
 	if _, err := keyregistry.AcceptLive(nil, config.Root, entry, func(envelope.KeyID) bool { return false }, now); err != nil {
 		return err
 	}
-	return d.save(&memory{
-		Clock: now, Registry: []keyregistry.SignedDocument{entry}, Root: make([]byte, 32),
-		Suspended: map[envelope.KeyID]bool{}, Targets: map[envelope.ID]*targetMemory{}, Upgrades: map[envelope.UUID]*signedMemory{},
-	})
+	m := newMemory()
+	if err := m.apply(config.Root, &change{Clock: now, Registry: &entry}); err != nil {
+		return err
+	}
+	return j.replace(m.changes)
 }
 
-// Open opens the memory, under an exclusive lock. A guard without a memory
-// opens, says that it is not ready, and signs nothing.
-func Open(config Config) (*Guard, error) {
-	d, err := openDisk(config.MemoryPath)
+// Open opens the memory, under an exclusive lock. A guard without a memory, or
+// with one that is known to be behind, opens, says so, and signs nothing.
+func Open(config Config) (*Guard, error) { return open(config, osFiles{}) }
+
+func open(config Config, fsys files) (*Guard, error) {
+	j, err := openJournal(config.MemoryPath, fsys)
 	if err != nil {
 		return nil, err
 	}
-	g := &Guard{config: config, disk: d}
-	if g.mem, err = d.load(); err == nil && g.mem != nil {
-		g.regs, err = upgrade.AcceptAll(config.Root, g.mem.Registry)
+	g := &Guard{config: config, disk: j, rebuilding: config.Rebuild}
+	if g.mem, err = j.load(config.Root); err == nil && g.mem != nil {
+		err = g.checkKept()
+	}
+	if err != nil && config.Rebuild && g.mem == nil {
+		err = nil // damaged: it is what the operator wants replaced
 	}
 	if err != nil {
-		_ = d.close()
-		return nil, err
+		return nil, errors.Join(err, j.close())
 	}
 	return g, nil
 }
 
+// checkKept compares the memory with what the operator kept.
+func (g *Guard) checkKept() error {
+	for _, text := range g.config.Kept {
+		c, err := auditlog.OpenCheckpoint(text, g.mem.regs.Last().KernelID(), g.auditKeys(g.mem.regs))
+		if err != nil {
+			return fmt.Errorf("guard: a kept checkpoint: %w", err)
+		}
+		if reason := g.mem.behind(c); reason != "" && g.mem.stale == "" {
+			g.mem.stale = reason
+		}
+	}
+	return nil
+}
+
 // Close gives up the lock. The signers are their opener's to close.
-func (g *Guard) Close() error { return g.disk.close() }
+func (g *Guard) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.disk.close()
+}
 
 // ready refuses while the guard has no memory, or one that it cannot trust.
 func (g *Guard) ready() error {
 	switch {
 	case g.broken != nil:
 		return fmt.Errorf("%w: its memory could not be written, restart it: %w", workflow.ErrGuardUnavailable, g.broken)
+	case g.rebuilding:
+		return fmt.Errorf("%w: its memory is to be rebuilt from the log first", workflow.ErrGuardUnavailable)
 	case g.mem == nil:
-		return fmt.Errorf("%w: its memory is empty; initialise or rebuild it", workflow.ErrGuardUnavailable)
+		return fmt.Errorf("%w: its memory is empty; initialise a new Kernel, or start it for rebuilding and rebuild it from the log", workflow.ErrGuardUnavailable)
+	case g.mem.stale != "":
+		return fmt.Errorf("%w: %s; start it for rebuilding and rebuild it from the log", workflow.ErrGuardUnavailable, g.mem.stale)
 	}
 	return nil
 }
@@ -107,46 +148,51 @@ func (g *Guard) ready() error {
 // now is the clock, refused while it is behind the highest that was used.
 func (g *Guard) now() (envelope.Time, error) {
 	now := envelope.TimeOf(g.config.Clock())
-	if now.Before(g.mem.Clock) {
-		return now, failure.New(failure.TimeInvalid, "the guard's clock says %s, behind %s which it has used; set the clock right", now, g.mem.Clock)
+	if now.Before(g.mem.clock) {
+		return now, failure.New(failure.TimeInvalid, "the guard's clock says %s, behind %s which it has used; set the clock right", now, g.mem.clock)
 	}
 	return now, nil
 }
 
-// remember changes a copy of the memory and swaps it in once it is durable.
-func (g *Guard) remember(now envelope.Time, change func(*memory)) error {
-	next, err := g.mem.clone()
+// remember makes a change durable, and then the guard's.
+func (g *Guard) remember(now envelope.Time, c change) error {
+	c.Clock = now
+	if now.Before(g.mem.clock) {
+		c.Clock = g.mem.clock
+	}
+	err := g.disk.append(&c)
+	if err == nil {
+		err = g.mem.apply(g.config.Root, &c)
+	}
+	if err == nil && g.disk.due() {
+		err = g.disk.replace(g.mem.changes)
+	}
 	if err != nil {
-		return unavailable(err)
-	}
-	change(next)
-	if now.After(next.Clock) {
-		next.Clock = now
-	}
-	if err := g.disk.save(next); err != nil {
 		g.broken = err
 		return unavailable(err)
 	}
-	g.mem = next
 	return nil
 }
 
-func (g *Guard) suspended(id envelope.KeyID) bool { return g.mem.Suspended[id] }
+func (g *Guard) suspended(id envelope.KeyID) bool { return g.mem.suspended[id] }
 
-// seal signs what the guard composed.
+// counted is the memory's counts with one more.
+func (g *Guard) counted(kind func(*workflow.GuardCounts) *int64) *workflow.GuardCounts {
+	counts := g.mem.counts
+	*kind(&counts)++
+	return &counts
+}
+
+// seal signs what the guard composed. It is nobody's before it is remembered.
 func (g *Guard) seal(ctx context.Context, s signer.Signer, payloadType string, v any) (envelope.Envelope, error) {
 	env, err := envelope.Seal(ctx, s, payloadType, v)
-	if err != nil {
-		return env, unavailable(err)
-	}
-	g.signatures++
-	return env, nil
+	return env, unavailable(err)
 }
 
 // requireOwn refuses to sign with a key that the newest document does not
 // list for the purpose, or that is outside its validity.
 func (g *Guard) requireOwn(s signer.Signer, kind keyregistry.Kind, now envelope.Time) error {
-	entry, err := g.regs.Last().Lookup(envelope.KeyID(s.Public().KeyID()))
+	entry, err := g.mem.regs.Last().Lookup(envelope.KeyID(s.Public().KeyID()))
 	if err != nil {
 		return err
 	}
@@ -158,7 +204,7 @@ func (g *Guard) requireOwn(s signer.Signer, kind keyregistry.Kind, now envelope.
 
 // unavailable marks what is no verdict on the case; a verdict passes.
 func unavailable(err error) error {
-	if failure.ClassOf(err) != "" || errors.Is(err, workflow.ErrGuardUnavailable) {
+	if err == nil || failure.ClassOf(err) != "" || errors.Is(err, workflow.ErrGuardUnavailable) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", workflow.ErrGuardUnavailable, err)
@@ -168,10 +214,11 @@ func unavailable(err error) error {
 func (g *Guard) Status(context.Context) (workflow.GuardStatus, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := workflow.GuardStatus{Signatures: g.signatures}
+	var s workflow.GuardStatus
 	if g.mem != nil {
-		last := g.regs.Last()
-		s.KernelID, s.RegistryVersion, s.RegistryDigest, s.CheckpointSize = last.KernelID(), last.Version(), last.Digest(), g.mem.Size
+		last := g.mem.regs.Last()
+		s.KernelID, s.RegistryVersion, s.RegistryDigest, s.CheckpointSize = last.KernelID(), last.Version(), last.Digest(), g.mem.last.Size
+		s.Counts, s.Signatures = g.mem.counts, g.mem.counts.Sum()
 	}
 	err := g.ready()
 	if err == nil {

@@ -23,7 +23,7 @@ func (g *Guard) CheckKeys() error {
 }
 
 func (g *Guard) checkKey(purpose string, s signer.Signer, kind keyregistry.Kind) error {
-	entry, err := g.regs.Last().Lookup(envelope.KeyID(s.Public().KeyID()))
+	entry, err := g.mem.regs.Last().Lookup(envelope.KeyID(s.Public().KeyID()))
 	if err == nil {
 		err = entry.Require(keyregistry.KernelHolder, kind)
 	}

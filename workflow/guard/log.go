@@ -39,22 +39,14 @@ func (g *Guard) AcceptRegistry(_ context.Context, entry keyregistry.SignedDocume
 		return err
 	}
 	defer g.mu.Unlock()
-	if envelope.DigestOf(entry.Document) == g.regs.Last().Digest() {
+	last := g.mem.regs.Last()
+	if envelope.DigestOf(entry.Document) == last.Digest() {
 		return nil
 	}
-	next, err := keyregistry.AcceptLive(g.regs.Last(), g.config.Root, entry, g.suspended, now)
-	if err != nil {
+	if _, err := keyregistry.AcceptLive(last, g.config.Root, entry, g.suspended, now); err != nil {
 		return err
 	}
-	err = g.remember(now, func(m *memory) {
-		m.Registry = append(m.Registry, entry)
-		// A suspension holds while the document that it names is in force.
-		m.Suspensions, m.Suspended = nil, map[envelope.KeyID]bool{}
-	})
-	if err == nil {
-		g.regs = append(g.regs, next)
-	}
-	return err
+	return g.remember(now, change{Registry: &entry})
 }
 
 // Suspend takes a key out of use at once. The same suspension again is no error.
@@ -64,54 +56,75 @@ func (g *Guard) Suspend(_ context.Context, env envelope.Envelope) error {
 		return err
 	}
 	defer g.mu.Unlock()
-	for _, old := range g.mem.Suspensions {
+	for _, old := range g.mem.suspensions {
 		if old.PayloadDigest() == env.PayloadDigest() {
 			return nil
 		}
 	}
-	s, err := g.regs.Last().AcceptSuspension(env, g.suspended, now)
+	s, err := g.mem.regs.Last().AcceptSuspension(env, g.suspended, now)
 	if err != nil {
 		return err
 	}
-	return g.remember(now, func(m *memory) {
-		m.Suspensions = append(m.Suspensions, env)
-		m.Suspended[s.SuspendedKeyID] = true
-	})
+	if g.suspended(s.SuspendedKeyID) {
+		return nil // one suspension is enough, and the memory does not grow by more
+	}
+	return g.remember(now, change{Suspension: &env})
 }
 
 // DelegateEventKey introduces an event key that is valid from now, for at most
-// auditlog.MaxEventKeySeconds.
+// auditlog.MaxEventKeySeconds. A key is introduced once: the same request again
+// gets the same delegation, another is already_signed.
 func (g *Guard) DelegateEventKey(ctx context.Context, publicKey []byte, instance string, notBefore, notAfter envelope.Time) (envelope.Envelope, error) {
+	none := envelope.Envelope{}
 	now, err := g.start()
 	if err != nil {
-		return envelope.Envelope{}, err
+		return none, err
 	}
 	defer g.mu.Unlock()
 	public, err := signer.ParsePublicKey(publicKey)
 	if err != nil {
-		return envelope.Envelope{}, failure.As(failure.FieldInvalid, err)
+		return none, failure.As(failure.FieldInvalid, err)
 	}
-	if d := notBefore.Sub(now); d < -maxSkew || d > maxSkew {
-		return envelope.Envelope{}, failure.New(failure.TimeInvalid, "an event key is valid from now, %s, not from %s", now, notBefore)
-	}
-	if err := g.requireOwn(g.config.Audit, keyregistry.KindKernelAudit, now); err != nil {
-		return envelope.Envelope{}, err
-	}
-	if _, known := g.regs.Last().Lookup(envelope.KeyID(public.KeyID())); known == nil {
-		return envelope.Envelope{}, failure.New(failure.RoleNotAllowed, "a key of the registry is no event key")
-	}
-	env, err := auditlog.SealDelegation(ctx, g.config.Audit, auditlog.Delegation{
-		EventKeyID: envelope.KeyID(public.KeyID()), Instance: instance, KernelID: g.regs.Last().KernelID(),
+	d := auditlog.Delegation{
+		EventKeyID: envelope.KeyID(public.KeyID()), Instance: instance, KernelID: g.mem.regs.Last().KernelID(),
 		NotAfter: notAfter, NotBefore: notBefore, PublicKey: publicKey,
-	})
-	if err != nil {
-		return envelope.Envelope{}, unavailable(err)
 	}
-	g.signatures++
-	if err := g.remember(now, func(*memory) {}); err != nil {
-		return envelope.Envelope{}, err
+	if old, ok := g.mem.eventKeys[d.EventKeyID]; ok {
+		if old.key.Instance == instance && old.key.NotBefore == notBefore && old.key.NotAfter == notAfter {
+			return old.Delegation, nil
+		}
+		return none, failure.New(failure.AlreadySigned, "event key %s was introduced before; make a new one", d.EventKeyID)
+	}
+	if err := g.mayDelegate(&d, now); err != nil {
+		return none, err
+	}
+	env, err := auditlog.SealDelegation(ctx, g.config.Audit, d)
+	if err != nil {
+		return none, unavailable(err)
+	}
+	counts := g.counted(func(c *workflow.GuardCounts) *int64 { return &c.Delegations })
+	if err := g.remember(now, change{EventKey: &env, Counts: counts}); err != nil {
+		return none, err
 	}
 	return env, nil
+}
+
+func (g *Guard) mayDelegate(d *auditlog.Delegation, now envelope.Time) error {
+	if s := d.NotBefore.Sub(now); s < -maxSkew || s > maxSkew {
+		return failure.New(failure.TimeInvalid, "an event key is valid from now, %s, not from %s", now, d.NotBefore)
+	}
+	if s := d.NotAfter.Sub(d.NotBefore); s < 0 || s > auditlog.MaxEventKeySeconds {
+		return failure.New(failure.FieldInvalid, "an event key is valid for at most %d seconds", auditlog.MaxEventKeySeconds)
+	}
+	for _, reg := range g.mem.regs {
+		if _, known := reg.Lookup(d.EventKeyID); known == nil {
+			return failure.New(failure.RoleNotAllowed, "a key of the registry is no event key")
+		}
+	}
+	if g.mem.forgetEventKeys(); len(g.mem.eventKeys) >= maxEventKeys {
+		return failure.New(failure.RoleNotAllowed, "%d event keys are known, and none is old enough to be forgotten; find out who asks for so many", len(g.mem.eventKeys))
+	}
+	return g.requireOwn(g.config.Audit, keyregistry.KindKernelAudit, now)
 }
 
 // SignCheckpoint signs a tree that continues the last one that was signed.
@@ -124,8 +137,7 @@ func (g *Guard) SignCheckpoint(ctx context.Context, size int64, root tlog.Hash, 
 	if size < 1 || size > envelope.MaxInt {
 		return "", failure.New(failure.FieldInvalid, "a log of %d events has no checkpoint", size)
 	}
-	kernelID := g.regs.Last().KernelID()
-	last := auditlog.Checkpoint{Origin: auditlog.Origin(kernelID), Size: g.mem.Size, Root: g.mem.root()}
+	last := g.mem.checkpoint()
 	next := auditlog.Checkpoint{Origin: last.Origin, Size: size, Root: root}
 	if err := auditlog.CheckConsistency(last, next, consistency); err != nil {
 		return "", err
@@ -133,40 +145,15 @@ func (g *Guard) SignCheckpoint(ctx context.Context, size int64, root tlog.Hash, 
 	if err := g.requireOwn(g.config.Audit, keyregistry.KindKernelAudit, now); err != nil {
 		return "", err
 	}
-	text, err := auditlog.SignCheckpoint(ctx, g.config.Audit, kernelID, size, root)
+	text, err := auditlog.SignCheckpoint(ctx, g.config.Audit, g.mem.regs.Last().KernelID(), size, root)
 	if err != nil {
 		return "", unavailable(err)
 	}
-	g.signatures++
-	if err := g.remember(now, func(m *memory) { m.Size, m.Root = size, root[:] }); err != nil {
+	counts := g.counted(func(c *workflow.GuardCounts) *int64 { return &c.Checkpoints })
+	if err := g.remember(now, change{Checkpoint: &checkpointMemory{size, root[:]}, Counts: counts}); err != nil {
 		return "", err
 	}
 	return text, nil
-}
-
-// event verifies a proof: an event of this Kernel in a checkpoint under the
-// guard's own audit key, of a tree that the memory knows.
-func (g *Guard) event(proof workflow.LogProof) (auditlog.Event, error) {
-	kernelID := g.regs.Last().KernelID()
-	entry, err := g.regs.Last().Lookup(envelope.KeyID(g.config.Audit.Public().KeyID()))
-	if err != nil {
-		return auditlog.Event{}, err
-	}
-	c, err := auditlog.OpenCheckpoint(proof.Checkpoint, kernelID, []keyregistry.Key{*entry.Key})
-	if err != nil {
-		return auditlog.Event{}, err
-	}
-	if c.Size > g.mem.Size || c.Size == g.mem.Size && c.Root != g.mem.root() {
-		return auditlog.Event{}, failure.New(failure.AuditFork, "the guard's memory of %d events is behind or beside its checkpoint of %d; rebuild it from the log", g.mem.Size, c.Size)
-	}
-	e, _, err := proof.Entry.Verify(c)
-	if err != nil {
-		return e, err
-	}
-	if e.KernelID != kernelID {
-		return e, failure.New(failure.AuditProofInvalid, "the event is of another Kernel")
-	}
-	return e, nil
 }
 
 // Outcome puts back what was live before a record whose deploy failed. Told
@@ -177,26 +164,35 @@ func (g *Guard) Outcome(_ context.Context, proof workflow.LogProof) error {
 		return err
 	}
 	defer g.mu.Unlock()
-	e, err := g.event(proof)
+	e, err := g.event(proof, now)
 	if err != nil {
 		return err
 	}
-	if e.Type != auditlog.UpgradeApplied && e.Type != auditlog.UpgradeApplyFailed {
-		return failure.New(failure.AuditProofInvalid, "event %s is no outcome", e.Type)
+	if err := about(e, auditlog.UpgradeApplied, auditlog.UpgradeEmergencyApplied, auditlog.UpgradeApplyFailed); err != nil {
+		return err
 	}
-	u := g.mem.Upgrades[e.UpgradeID]
-	if u == nil {
-		return failure.New(failure.BindingMismatch, "upgrade %s has no record", e.UpgradeID)
+	c, err := g.mem.outcome(e)
+	if err != nil || c == nil {
+		return err
 	}
-	if u.Outcome != "" {
-		return nil
+	return g.remember(now, *c)
+}
+
+// outcome is the change that a sealed outcome makes; nil where it is known.
+func (m *memory) outcome(e auditlog.Event) (*change, error) {
+	old := m.upgrades[e.UpgradeID]
+	if old == nil {
+		return nil, failure.New(failure.BindingMismatch, "upgrade %s has no record", e.UpgradeID)
 	}
-	return g.remember(now, func(m *memory) {
-		u := m.Upgrades[e.UpgradeID]
-		u.Outcome = e.Type
-		t := m.target(u.Manifest.Target.Name)
-		if e.Type == auditlog.UpgradeApplyFailed && t.LiveUpgrade == e.UpgradeID {
-			t.Live, t.LiveUpgrade = u.Previous, u.PreviousID
-		}
-	})
+	if old.Outcome != "" {
+		return nil, nil
+	}
+	u := *old
+	u.Outcome = e.Type
+	c := &change{Upgrade: &u}
+	if t := m.target(u.Target); e.Type == auditlog.UpgradeApplyFailed && t.LiveUpgrade == e.UpgradeID {
+		t.Live, t.LiveUpgrade = u.Previous, u.PreviousID
+		c.Target = &t
+	}
+	return c, nil
 }

@@ -19,65 +19,66 @@ func (g *Guard) SignRatification(ctx context.Context, b upgrade.QuorumBundle, pr
 	if err := g.ready(); err != nil {
 		return none, err
 	}
-	id := b.Quorum.UpgradeID
-	u := g.mem.Upgrades[id]
-	if u == nil || u.Bundle == nil {
-		return none, failure.New(failure.EmergencyNotAllowed, "no emergency %s was signed", id)
+	u := g.mem.upgrades[b.Quorum.UpgradeID]
+	if u == nil || u.RatifyBy == nil {
+		return none, failure.New(failure.EmergencyNotAllowed, "no emergency %s was signed", b.Quorum.UpgradeID)
 	}
 	if old := u.Ratification; old != nil {
-		if old.BundleDigest == b.Digest() {
-			return old.Record, nil
+		if old.BundleDigest != b.Digest() {
+			return none, failure.New(failure.AlreadySigned, "emergency %s was ratified by another bundle, %s", u.UpgradeID, old.BundleDigest)
 		}
-		return none, failure.New(failure.AlreadySigned, "emergency %s was ratified by another bundle, %s", id, old.BundleDigest)
+		if old.Record != nil {
+			return *old.Record, nil
+		}
 	}
-	now, err := g.now()
+	v, err := upgrade.VerifyRatification(g.mem.regs, u.emergency(), &b)
 	if err != nil {
 		return none, err
 	}
-	emergency, err := upgrade.VerifyBundle(g.regs, u.Bundle)
+	now := g.mem.clock
+	if u.Ratification == nil { // else the log shows it as signed, and its envelope is lost
+		if now, err = g.now(); err != nil {
+			return none, err
+		}
+		if now.After(*u.RatifyBy) {
+			return none, failure.New(failure.RatificationLate, "it is %s, after %s", now, u.RatifyBy)
+		}
+		if err := g.judge(ctx, v, &b, now, proof, auditlog.UpgradeRatified); err != nil {
+			return none, err
+		}
+	}
+	env, err := g.seal(ctx, g.config.Records, envelope.TypeInToto, v.ComposeRatification(u.RecordDigest))
 	if err != nil {
 		return none, err
 	}
-	v, err := upgrade.VerifyRatification(g.regs, emergency, &b)
-	if err != nil {
+	if err := upgrade.VerifyRatificationRecord(v, env, u.RecordDigest); err != nil {
 		return none, err
 	}
-	if now.After(*u.RatifyBy) {
-		return none, failure.New(failure.RatificationLate, "it is %s, after %s", now, u.RatifyBy)
-	}
-	if err := g.judge(ctx, v, &b, now, proof, auditlog.UpgradeRatified); err != nil {
-		return none, err
-	}
-	record := u.Record.PayloadDigest()
-	env, err := g.seal(ctx, g.config.Records, envelope.TypeInToto, v.ComposeRatification(record))
-	if err != nil {
-		return none, err
-	}
-	if err := upgrade.VerifyRatificationRecord(v, env, record); err != nil {
-		return none, err
-	}
-	err = g.remember(now, func(m *memory) {
-		m.Upgrades[id].Ratification = &ratificationMemory{BundleDigest: v.BundleDigest, Record: env}
-		m.target(v.Manifest.Target.Name).close(id)
-	})
-	if err != nil {
+	c := g.mem.ratify(u, v)
+	c.Upgrade.Ratification.Record = &env
+	c.Counts = g.counted(func(c *workflow.GuardCounts) *int64 { return &c.Ratifications })
+	if err := g.remember(now, c); err != nil {
 		return none, err
 	}
 	return env, nil
 }
 
-func (t *targetMemory) close(id envelope.UUID) {
-	var open []envelope.UUID
-	for _, o := range t.Open {
-		if o != id {
-			open = append(open, o)
-		}
-	}
-	t.Open = open
+// emergency is as much of an emergency's verdict as its ratification is judged by.
+func (u *signedMemory) emergency() *upgrade.Verdict {
+	return &upgrade.Verdict{Case: upgrade.CaseEmergency, ManifestDigest: u.ManifestDigest, DecidedAt: u.DecidedAt, RatifyBy: u.RatifyBy}
+}
+
+// ratify is what a ratification changes.
+func (m *memory) ratify(old *signedMemory, v *upgrade.Verdict) change {
+	u, t := *old, m.target(old.Target)
+	u.Ratification = &ratificationMemory{BundleDigest: v.BundleDigest}
+	t.close(u.UpgradeID)
+	return change{Upgrade: &u, Target: &t}
 }
 
 // SignRollback signs the Kernel's one rollback manifest of the live upgrade u,
-// once its canary failed, by the proof, or its ratification was missed.
+// once its canary failed, by the proof, or its ratification was missed. Asked
+// again for u, in whatever words, it gives the manifest that it signed first.
 func (g *Guard) SignRollback(ctx context.Context, m upgrade.Manifest, proof *workflow.LogProof) (envelope.Envelope, error) {
 	none := envelope.Envelope{}
 	now, err := g.start()
@@ -88,15 +89,15 @@ func (g *Guard) SignRollback(ctx context.Context, m upgrade.Manifest, proof *wor
 	if m.Type != upgrade.TypeRollback || m.Rollback == nil || m.ProposedBy != upgrade.KernelID {
 		return none, failure.New(failure.RoleNotAllowed, "the Kernel proposes rollbacks only")
 	}
-	u := g.mem.Upgrades[m.Rollback.UpgradeID]
-	if u == nil {
+	old := g.mem.upgrades[m.Rollback.UpgradeID]
+	if old == nil {
 		return none, failure.New(failure.BindingMismatch, "upgrade %s has no record", m.Rollback.UpgradeID)
 	}
-	m.KeyID = envelope.KeyID(g.config.Records.Public().KeyID())
-	if u.Rollback != nil {
-		return u.sameRollback(m)
+	if old.Rollback != nil {
+		return *old.Rollback, nil
 	}
-	if err := g.mayRollBack(&m, u, now, proof); err != nil {
+	m.KeyID = envelope.KeyID(g.config.Records.Public().KeyID())
+	if err := g.mayRollBack(&m, old, now, proof); err != nil {
 		return none, err
 	}
 	env, err := g.seal(ctx, g.config.Records, envelope.TypeManifest, m)
@@ -104,43 +105,26 @@ func (g *Guard) SignRollback(ctx context.Context, m upgrade.Manifest, proof *wor
 		return none, err
 	}
 	// Verified as anybody will: the manifest's form, and the Kernel's key.
-	if _, err := upgrade.VerifyManifest(g.regs.Last(), env, now); err != nil {
+	if _, err := upgrade.VerifyManifest(g.mem.regs.Last(), env, now.Add(upgrade.Skew)); err != nil {
 		return none, err
 	}
-	err = g.remember(now, func(mem *memory) {
-		u := mem.Upgrades[m.Rollback.UpgradeID]
-		u.Rollback = &env
-		u.CanaryFailed = u.CanaryFailed || proof != nil
-	})
-	if err != nil {
+	u := *old
+	u.Rollback, u.CanaryFailed = &env, u.CanaryFailed || proof != nil
+	counts := g.counted(func(c *workflow.GuardCounts) *int64 { return &c.Rollbacks })
+	if err := g.remember(now, change{Upgrade: &u, Counts: counts}); err != nil {
 		return none, err
 	}
 	return env, nil
 }
 
-// sameRollback is the manifest that was signed, where m is its content.
-func (u *signedMemory) sameRollback(m upgrade.Manifest) (envelope.Envelope, error) {
-	old, err := upgrade.OpenManifest(*u.Rollback)
-	if err != nil {
-		return envelope.Envelope{}, err
-	}
-	m.KeyID = old.KeyID
-	payload, err := envelope.Canonical(m)
-	if err != nil || envelope.DigestOf(payload) != u.Rollback.PayloadDigest() {
-		return envelope.Envelope{}, failure.New(failure.AlreadySigned, "another rollback manifest of %s was signed, %s", m.Rollback.UpgradeID, u.Rollback.PayloadDigest())
-	}
-	return *u.Rollback, nil
-}
-
 func (g *Guard) mayRollBack(m *upgrade.Manifest, u *signedMemory, now envelope.Time, proof *workflow.LogProof) error {
-	id := m.Rollback.UpgradeID
-	if t := g.mem.Targets[u.Manifest.Target.Name]; t == nil || t.LiveUpgrade != id {
-		return failure.New(failure.BaseRevisionMoved, "upgrade %s is not live", id)
+	if g.mem.target(u.Target).LiveUpgrade != u.UpgradeID {
+		return failure.New(failure.BaseRevisionMoved, "upgrade %s is not live", u.UpgradeID)
 	}
-	if g.mem.Upgrades[m.UpgradeID] != nil {
+	if _, taken := g.mem.rollbacks[m.UpgradeID]; taken || g.mem.upgrades[m.UpgradeID] != nil {
 		return failure.New(failure.AlreadySigned, "upgrade %s exists; a rollback is a new upgrade", m.UpgradeID)
 	}
-	if err := upgrade.CheckRollbackOf(m, &u.Manifest); err != nil {
+	if err := upgrade.CheckRollbackOf(m, u.manifest()); err != nil {
 		return err
 	}
 	if d := m.Timestamp.Sub(now); d < -maxSkew || d > maxSkew {
@@ -152,24 +136,24 @@ func (g *Guard) mayRollBack(m *upgrade.Manifest, u *signedMemory, now envelope.T
 	if proof == nil {
 		return u.missed(now)
 	}
-	e, err := g.event(*proof)
+	e, err := g.event(*proof, now)
 	if err != nil {
 		return err
 	}
-	if e.Type != auditlog.UpgradeCanaryFailed || e.UpgradeID != id {
-		return failure.New(failure.AuditProofInvalid, "event %d does not say that the canary of %s failed", e.Seq, id)
+	if e.UpgradeID != u.UpgradeID {
+		return failure.New(failure.AuditProofInvalid, "event %d is about %s, not %s", e.Seq, e.UpgradeID, u.UpgradeID)
 	}
-	return nil
+	return about(e, auditlog.UpgradeCanaryFailed)
 }
 
 // missed refuses unless u is an emergency, not itself a rollback, whose
 // ratification was missed.
 func (u *signedMemory) missed(now envelope.Time) error {
 	switch {
-	case u.RatifyBy == nil || u.Ratification != nil || u.Manifest.Type == upgrade.TypeRollback:
-		return failure.New(failure.NotYetDue, "upgrade %s awaits no ratification, and no failed canary is shown", u.Manifest.UpgradeID)
+	case u.RatifyBy == nil || u.Ratification != nil || u.Type == upgrade.TypeRollback:
+		return failure.New(failure.NotYetDue, "upgrade %s awaits no ratification, and no failed canary is shown", u.UpgradeID)
 	case !now.After(*u.RatifyBy):
-		return failure.New(failure.NotYetDue, "emergency %s may be ratified until %s", u.Manifest.UpgradeID, u.RatifyBy)
+		return failure.New(failure.NotYetDue, "emergency %s may be ratified until %s", u.UpgradeID, u.RatifyBy)
 	}
 	return nil
 }
