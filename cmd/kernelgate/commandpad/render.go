@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +23,7 @@ func parsePages(a assets) (map[string]*template.Template, error) {
 	dir := subFiles("templates")
 	functions := template.FuncMap{
 		"asset": a.url, "state": stateName, "tone": stateTone, "ago": ago, "left": left, "short": short, "lower": strings.ToLower,
-		"bytes": byteSize, "seat": seatName, "event": eventName, "money": money, "item": newItem, "mark": markName, "days": span,
+		"bytes": byteSize, "seat": seatName, "event": eventName, "money": money, "item": newItem, "mark": markName, "days": span, "eventTypes": eventTypes,
 		"sub": func(a, b int64) int64 { return a - b },
 	}
 	base, err := template.New("base").Funcs(functions).ParseFS(dir, "base.html", "part-*.html")
@@ -176,4 +178,9 @@ func markName(mark byte) string {
 		return "at"
 	}
 	return "same"
+}
+
+// eventTypes are all types, for the script that follows the log.
+func eventTypes() string {
+	return strings.Join(slices.Sorted(maps.Keys(eventNames)), " ")
 }

@@ -193,13 +193,18 @@ func whyNot(v workflow.View, u user) string {
 	return ""
 }
 
-// eventNames are the log's events as words.
+// eventNames are the log's events as words; it has every type of PROTOCOL
+// section 10, so that pages follow each.
 var eventNames = map[string]string{
-	auditlog.UpgradeCreated: "Proposed", auditlog.UpgradePendingApproval: "Approvals asked for", auditlog.UpgradePaused: "Paused",
+	auditlog.UpgradeCreated: "Proposed", auditlog.UpgradeTestsReported: "Test result", auditlog.UpgradePaused: "Paused",
+	auditlog.UpgradePendingApproval: "Approvals asked for", auditlog.UpgradeTestsRequested: "More tests asked for",
 	auditlog.ApprovalSubmitted: "Approved", auditlog.ApprovalRejected: "Rejected by one", auditlog.ApprovalInvalid: "An approval did not verify",
-	auditlog.UpgradeQuorumReached: "Quorum reached", auditlog.UpgradeApplying: "Bundle sealed, about to be applied", auditlog.UpgradeApplied: "Applied",
-	auditlog.UpgradeCompleted: "Completed", auditlog.UpgradeRejected: "Rejected", auditlog.UpgradeExpired: "Expired",
-	auditlog.UpgradeApplyFailed: "Applying failed", auditlog.UpgradeTestsReported: "Test result", auditlog.UpgradeTestsRequested: "More tests asked for",
+	auditlog.ApprovalStale: "An approval is too old", auditlog.UpgradeQuorumReached: "Quorum reached", auditlog.UpgradeApplying: "About to be applied",
+	auditlog.UpgradeApplied: "Applied", auditlog.UpgradeApplyFailed: "Applying failed", auditlog.UpgradeEmergencyApplied: "Applied as an emergency",
+	auditlog.UpgradeRatified: "Ratified", auditlog.UpgradeRatificationFailed: "Not ratified in time", auditlog.UpgradeCanaryPassed: "Canary passed",
+	auditlog.UpgradeCanaryFailed: "Canary failed", auditlog.UpgradeRollback: "Rollback", auditlog.UpgradeCompleted: "Completed",
+	auditlog.UpgradeRejected: "Rejected", auditlog.UpgradeExpired: "Expired", auditlog.RegistryUpdated: "New registry in force",
+	auditlog.RegistryKeySuspended: "A key was suspended", auditlog.KeyDelegated: "New event key", auditlog.GuardDenied: "The guard refused",
 }
 
 func (p *Pad) signIn(w http.ResponseWriter, r *http.Request) error {

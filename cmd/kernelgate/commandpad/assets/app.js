@@ -126,10 +126,12 @@ async function refresh() {
 
 // follow listens to the log; a burst of events is one refresh.
 function follow() {
-  if (!document.body.dataset.person || !document.querySelector("main[data-live]")) return;
+  const types = document.querySelector("main").dataset.follow;
+  if (!types) return;
   const events = new EventSource("/v1/events");
   let timer = 0;
-  events.onmessage = () => { clearTimeout(timer); timer = setTimeout(refresh, 250); };
+  for (const type of types.split(" "))
+    events.addEventListener(type, () => { clearTimeout(timer); timer = setTimeout(refresh, 250); });
   addEventListener("pagehide", () => events.close());
 }
 
