@@ -27,10 +27,14 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kernelgate
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo
+.PHONY: demo run
 demo: build ## play upgrades on software tokens and check the outcome (DEMO_DIR=demo)
-	$(GO) run ./test/demo -dir $(DEMO_DIR)
-	@for bundle in $(DEMO_DIR)/bundles/*.bundle.json; do bin/kgverify --root "$$(cat $(DEMO_DIR)/root.txt)" "$$bundle"; done
+	@$(BUILD) -o bin/demo ./test/demo
+	@bin/demo -dir $(DEMO_DIR) -bin bin
+
+run: build ## the same, then keep serving until Ctrl-C, with what to try next
+	@$(BUILD) -o bin/demo ./test/demo
+	@bin/demo -dir $(DEMO_DIR) -bin bin -keep
 
 .PHONY: build
 build: build-deps ## build the commands into bin/

@@ -18,9 +18,9 @@ func (w *world) verifyLog(t *testing.T, c *client.Client) int64 {
 	t.Helper()
 	note, err := c.Checkpoint(t.Context())
 	must(t, err)
-	entries, err := c.Registry(t.Context())
+	chain, err := c.Registry(t.Context())
 	must(t, err)
-	header, err := history.NewHeader("kernel-test", entries, note)
+	header, err := history.NewHeader("kernel-test", chain.Entries, note)
 	must(t, err)
 	var file bytes.Buffer
 	must(t, history.Write(&file, header, leaves(t.Context(), c, header.Size)))

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kernelgate/kernelgate/softhsm"
+)
+
+// demo is one play and what runs in it.
+type demo struct {
+	dir, bin string
+	hsm      *softhsm.Env
+	keys     map[string]string // URIs by holder
+	root     string
+	url      string // the gateway's
+	serve    *exec.Cmd
+	ended    chan error
+	site     *http.Server
+	siteURL  string
+}
+
+// start begins the Kernel, starts the gateway, and a web server behind what is live.
+func (d *demo) start(ctx context.Context) error {
+	step("3. The gateway. It starts the guard, the one process that can use the Kernel's keys.")
+	config := fmt.Sprintf(`# The demo's gateway; docs/configuration.md says what else there is.
+root: %s
+listen: 127.0.0.1:0
+guard:
+  recordsKey: %q
+  auditKey: %q
+targets:
+  web:
+    release:
+      dir: web
+      keep: 3
+`, d.root, d.keys["kernel-records"], d.keys["kernel-audit"])
+	if err := d.leave("kernelgate.yaml", []byte(config), 0o600); err != nil {
+		return err
+	}
+	if _, err := d.run(ctx, nil, "kernelgate", "init", "--config", d.path("kernelgate.yaml"), "--root", d.root, "--registry", d.path("registry.json")); err != nil {
+		return err
+	}
+	say("kernelgate init: the guard has judged the registry by the root; the log has begun.")
+	if err := d.makeTokens(ctx); err != nil {
+		return err
+	}
+	if err := d.startGateway(ctx); err != nil {
+		return err
+	}
+	return d.startSite()
+}
+
+func (d *demo) makeTokens(ctx context.Context) error {
+	for _, h := range holders {
+		if h.role == "" {
+			continue
+		}
+		token, err := d.run(ctx, nil, "kernelgate", "token", "create", "--config", d.path("kernelgate.yaml"), "--name", h.id, "--role", h.role)
+		if err != nil {
+			return err
+		}
+		if err := d.leave("people/"+h.id+".token", token, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) startGateway(ctx context.Context) error {
+	log, err := os.OpenFile(d.path("gateway.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	d.serve = exec.Command(filepath.Join(d.bin, "kernelgate"), "serve", "--config", d.path("kernelgate.yaml")) // stopped by stop, not by ctx
+	d.serve.Env = append(os.Environ(), d.hsm.Environ())
+	d.serve.Stderr = log
+	// A Ctrl-C is for the demo, which lets the gateway drain.
+	d.serve.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := d.serve.Start(); err != nil {
+		return err
+	}
+	d.ended = make(chan error, 1)
+	go func() { d.ended <- d.serve.Wait() }()
+	return d.until(ctx, "the gateway is ready", func() bool {
+		if d.url == "" {
+			d.url = d.readURL()
+		}
+		return d.url != "" && answers(d.url+"/readyz")
+	})
+}
+
+// readURL looks in the log for where the gateway serves.
+func (d *demo) readURL() string {
+	data, err := os.ReadFile(d.path("gateway.log"))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(data)) {
+		var entry struct {
+			Message string `json:"msg"`
+			URL     string `json:"url"`
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Message == "the gateway serves" {
+			return entry.URL
+		}
+	}
+	return ""
+}
+
+func answers(url string) bool {
+	response, err := http.Get(url) //nolint:gosec,noctx // our own server, on loopback
+	if err != nil {
+		return false
+	}
+	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
+}
+
+// until waits for what must come by itself, while the gateway runs.
+func (d *demo) until(ctx context.Context, what string, f func() bool) error {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		if f() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-d.ended:
+			d.ended <- err
+			return fmt.Errorf("the gateway ended (%w); see %s", err, d.path("gateway.log"))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("not after 30 s: %s; see %s", what, d.path("gateway.log"))
+}
+
+// startSite serves what is live at the target, as the world sees it.
+func (d *demo) startSite() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	d.siteURL = "http://" + l.Addr().String()
+	files := http.FileServer(http.Dir(d.path("web", "current"))) // the symlink is followed anew by each request
+	d.site = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		files.ServeHTTP(w, r)
+	})}
+	go func() { _ = d.site.Serve(l) }() // until stop
+	say("The gateway: %s. The web page behind the target: %s.", d.url, d.siteURL)
+	return nil
+}
+
+// stop ends what was started, the gateway by a drain.
+func (d *demo) stop() error {
+	var failed []error
+	if d.site != nil {
+		failed = append(failed, d.site.Close())
+	}
+	if d.ended != nil {
+		_ = d.serve.Process.Signal(syscall.SIGTERM) // it may have ended
+		if err := <-d.ended; err != nil {
+			failed = append(failed, fmt.Errorf("the gateway's end: %w; see %s", err, d.path("gateway.log")))
+		}
+	}
+	return errors.Join(failed...)
+}
