@@ -12,7 +12,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 )
 
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) } //nolint:gosec // descriptors are small
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // confirm asks, and takes only y or yes for a yes. Where nobody can be asked
 // --yes must say so.

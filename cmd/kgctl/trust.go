@@ -47,7 +47,7 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := gateway.Registry(ctx)
+	chain, err := gateway.RegistryChain(ctx)
 	if err != nil {
 		return nil, err
 	}

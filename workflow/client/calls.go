@@ -86,9 +86,14 @@ func (c *Client) Checkpoint(ctx context.Context) (string, error) {
 	return string(note), err
 }
 
-// Registry is the chain of registry entries, which upgrade.AcceptAll judges,
-// and the suspensions under its last document.
-func (c *Client) Registry(ctx context.Context) (RegistryChain, error) {
+// Registry is the chain of registry entries; upgrade.AcceptAll judges it.
+func (c *Client) Registry(ctx context.Context) ([]keyregistry.SignedDocument, error) {
+	chain, err := c.RegistryChain(ctx)
+	return chain.Entries, err
+}
+
+// RegistryChain is the chain with the suspensions under its last document.
+func (c *Client) RegistryChain(ctx context.Context) (RegistryChain, error) {
 	var chain RegistryChain
 	err := c.call(ctx, http.MethodGet, "v1/registry", nil, nil, &chain)
 	return chain, err

@@ -27,8 +27,8 @@ import (
 // maxAnswer bounds an answer, in bytes: a bundle file has at most 16 MiB.
 const maxAnswer = 17 << 20
 
-// ErrUnavailable: the gateway cannot be reached, or stopped in the middle of an
-// answer. What was asked may have been done; asking again is harmless.
+// ErrUnavailable says that the gateway cannot be reached, or stopped in the
+// middle of an answer. What was asked may have been done; asking again is harmless.
 var ErrUnavailable = errors.New("gateway unavailable")
 
 // Client calls one gateway. It is safe for concurrent use.

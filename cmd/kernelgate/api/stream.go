@@ -175,7 +175,7 @@ func (f *follower) write(ctx context.Context, next int64, send func(string) erro
 		hello = fmt.Sprintf("id: %d\n\n", next-1)
 	}
 	if err := send(hello); err != nil {
-		return nil //nolint:nilerr // the client has left; that is how streams end
+		return nil // the client has left; that is how streams end
 	}
 	for {
 		events, known, more := f.since(next)
@@ -207,7 +207,7 @@ func (f *follower) write(ctx context.Context, next int64, send func(string) erro
 			}
 		}
 		if err := send(text.String()); err != nil {
-			return nil //nolint:nilerr // as above
+			return nil // as above
 		}
 	}
 }
