@@ -1,0 +1,134 @@
+package canary
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// maxBody is how much of an answer is read; the rest is not waited for.
+const maxBody = 1 << 20
+
+type prober struct{ HTTP }
+
+// measure sends requests for the window and counts their latencies, from the
+// begin of a request to the end of its answer. Failed requests count as errors
+// only: a refusal in a millisecond is not a fast answer.
+func (p *prober) measure(ctx context.Context, window time.Duration) Measurement {
+	m := Measurement{Codes: []string{}, Kind: "http", Name: p.Name}
+	client := newClient(p.Timeout, p.Concurrency)
+	defer client.CloseIdleConnections()
+	var mu sync.Mutex
+	var good latencies
+	var probers sync.WaitGroup
+	for range p.Concurrency {
+		probers.Go(func() {
+			every(ctx, p.Interval, window, func() {
+				begin := time.Now()
+				err := p.request(ctx, client)
+				spent := time.Since(begin)
+				if ctx.Err() != nil {
+					return // broken off, not failed
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				m.Samples++
+				if err != nil {
+					m.Errors++
+					m.explain(err.Error())
+					return
+				}
+				good.add(spent)
+			})
+		})
+	}
+	probers.Wait()
+	m.setErrorRate()
+	m.P50, m.P95, m.P99 = good.quantile(50), good.quantile(95), good.quantile(99)
+	return m
+}
+
+// newClient follows no redirects and knows no proxy: what is measured is the target.
+func newClient(timeout time.Duration, connections int) *http.Client {
+	return &http.Client{
+		Timeout:       timeout,
+		Transport:     &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections, ResponseHeaderTimeout: timeout},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func (p *prober) request(ctx context.Context, client *http.Client) error {
+	req, err := http.NewRequestWithContext(ctx, p.Method, p.URL, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody)); err != nil {
+		return err
+	}
+	if resp.StatusCode != p.Status {
+		return fmt.Errorf("status %d, where %d is expected", resp.StatusCode, p.Status)
+	}
+	return nil
+}
+
+func (p *prober) judge(now, before *Measurement) []string {
+	var codes []string
+	if now.Samples < p.SLA.MinSamples {
+		codes = append(codes, codeFewSamples)
+	}
+	if now.Samples == 0 {
+		return codes
+	}
+	if limit := p.SLA.ErrorRate; limit != nil && float64(now.Errors) > *limit*float64(now.Samples) {
+		codes = append(codes, "error_rate")
+	}
+	for _, q := range []struct {
+		name   string
+		micros int64
+		limit  time.Duration
+	}{{"p50", now.P50, p.SLA.P50}, {"p95", now.P95, p.SLA.P95}, {"p99", now.P99, p.SLA.P99}} {
+		// Without one good answer there is no latency that could meet a limit.
+		if q.limit > 0 && (q.micros > q.limit.Microseconds() || now.Samples == now.Errors) {
+			codes = append(codes, q.name)
+		}
+	}
+	if before == nil || before.Samples < p.SLA.MinSamples || p.Regression.Factor == 0 {
+		return codes
+	}
+	return append(codes, p.regressions(now, before)...)
+}
+
+func (p *prober) regressions(now, before *Measurement) []string {
+	var codes []string
+	r := p.Regression
+	for _, q := range []struct {
+		name        string
+		now, before int64
+		floor       float64
+	}{
+		{"p50", now.P50, before.P50, float64(r.Latency.Microseconds())},
+		{"p95", now.P95, before.P95, float64(r.Latency.Microseconds())},
+		{"p99", now.P99, before.P99, float64(r.Latency.Microseconds())},
+		{"error_rate", now.ErrorRate, before.ErrorRate, r.ErrorRate * 1_000_000},
+	} {
+		if q.name != "error_rate" && (q.before == 0 || q.now == 0) {
+			continue // one side had no good answer; error_rate says so
+		}
+		if regressed(float64(q.now), float64(q.before), r.Factor, q.floor) {
+			codes = append(codes, "regression_"+q.name)
+		}
+	}
+	return codes
+}
+
+func regressed(now, before, factor, floor float64) bool {
+	return now > before*factor && now-before > floor
+}
