@@ -2,8 +2,9 @@ package storage
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
+
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/kernelgate/kernelgate/workflow"
 )
@@ -95,13 +96,17 @@ func (s *SQLite) transact(batch []job, results []error) error {
 	if err != nil {
 		return err
 	}
+	w := &writer{reader: reader{ctx, tx}, store: s, tail: tail{head: head, hashes: map[int64]tlog.Hash{}}}
 	for i, j := range batch {
 		if results[i] = j.ctx.Err(); results[i] != nil {
 			continue
 		}
-		if head, results[i], err = s.runOne(ctx, tx, j, head); err != nil {
+		if results[i], err = w.runOne(j); err != nil {
 			return err
 		}
+	}
+	if err := w.flush(); err != nil {
+		return fmt.Errorf("write the log: %w", err)
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
@@ -110,20 +115,22 @@ func (s *SQLite) transact(batch []job, results []error) error {
 }
 
 // runOne runs one caller's function in a savepoint, so that its failure undoes
-// nothing of the others'. It returns the log's head after it.
-func (s *SQLite) runOne(ctx context.Context, tx *sql.Tx, j job, before head) (after head, result, err error) {
-	if _, err := tx.ExecContext(ctx, "SAVEPOINT one"); err != nil {
-		return before, nil, err
+// nothing of the others'.
+func (w *writer) runOne(j job) (result, err error) {
+	if _, err := w.tx.ExecContext(w.ctx, "SAVEPOINT one"); err != nil {
+		return nil, err
 	}
-	t := &writer{reader: reader{ctx, tx}, store: s, head: before}
-	if result = call(j.f, t); result != nil {
-		if _, err := tx.ExecContext(ctx, "ROLLBACK TO one"); err != nil {
-			return before, result, err
+	before := w.tail
+	if result = call(j.f, w); result != nil {
+		if _, err := w.tx.ExecContext(w.ctx, "ROLLBACK TO one"); err != nil {
+			return result, err
 		}
-		t.head = before
+		// Others' events, where this caller's reading had them written, are
+		// undone with it and written again.
+		w.tail = tail{head: before.head, pending: before.pending, hashes: map[int64]tlog.Hash{}}
 	}
-	_, err = tx.ExecContext(ctx, "RELEASE one")
-	return t.head, result, err
+	_, err = w.tx.ExecContext(w.ctx, "RELEASE one")
+	return result, err
 }
 
 // call turns a panic into an error: one bad function must not stop the writer,

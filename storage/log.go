@@ -41,52 +41,6 @@ func readHead(ctx context.Context, tx *sql.Tx) (head, error) {
 	return head{size: seq + 1, hash: env.PayloadDigest(), time: event.Time}, nil
 }
 
-// AppendEvent chains, signs and stores one event, with its part of the tree.
-func (w *writer) AppendEvent(draft workflow.EventDraft) (workflow.StoredEvent, error) {
-	key := w.store.eventKey()
-	if key.signer == nil {
-		return workflow.StoredEvent{}, ErrNoEventKey
-	}
-	now := envelope.TimeOf(w.store.now())
-	if now.Before(w.head.time) {
-		now = w.head.time // a clock that steps back never turns the log's time
-	}
-	env, err := auditlog.SealEvent(w.ctx, key.signer, auditlog.Event{
-		Actor: draft.Actor, Data: draft.Data, KernelID: key.kernelID, PrevHash: w.head.hash,
-		Seq: w.head.size, Time: now, Type: draft.Type, UpgradeID: draft.UpgradeID,
-	})
-	if err != nil {
-		return workflow.StoredEvent{}, err
-	}
-	stored, err := storedEvent(w.head.size, env.Bytes())
-	if err != nil {
-		return stored, err
-	}
-	if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO events (seq, hash, upgrade_id, leaf) VALUES (?, ?, ?, ?)",
-		stored.Seq, stored.Hash.String(), string(draft.UpgradeID), stored.Leaf); err != nil {
-		return stored, err
-	}
-	if err := w.growTree(stored); err != nil {
-		return stored, err
-	}
-	w.head = head{size: stored.Seq + 1, hash: stored.Hash, time: now}
-	return stored, nil
-}
-
-func (w *writer) growTree(e workflow.StoredEvent) error {
-	hashes, err := tlog.StoredHashes(e.Seq, e.Leaf, w.hashes())
-	if err != nil {
-		return err
-	}
-	first := tlog.StoredHashIndex(0, e.Seq)
-	for i, h := range hashes {
-		if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO tree (idx, hash) VALUES (?, ?)", first+int64(i), h[:]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func storedEvent(seq int64, leaf []byte) (workflow.StoredEvent, error) {
 	event, env, err := auditlog.ParseLeaf(leaf)
 	if err != nil {

@@ -28,11 +28,11 @@ type reader struct {
 	tx  *sql.Tx
 }
 
-// writer also writes; head is where the log ends so far in the transaction.
+// writer also writes; tail is where the log ends so far in the transaction.
 type writer struct {
 	reader
 	store *SQLite
-	head  head
+	tail  tail
 }
 
 func notFound(err error) error {

@@ -74,6 +74,7 @@ func OpenSQLite(ctx context.Context, path string, now func() time.Time) (*SQLite
 func open(path, txlock string, connections int) (*sql.DB, error) {
 	options := url.Values{
 		"_txlock": {txlock}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_busy_timeout": {"10000"}, "_foreign_keys": {"on"},
+		"_stmt_cache_size": {"64"},
 	}
 	db, err := sql.Open("sqlite3", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
 	if err != nil {

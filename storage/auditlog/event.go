@@ -173,18 +173,42 @@ var errTooLong = failure.New(failure.PayloadMalformed, "an event's leaf has more
 // SealEvent signs an event with its event key. Its leaf is the envelope's
 // Bytes, its hash the envelope's PayloadDigest.
 func SealEvent(ctx context.Context, s signer.Signer, e Event) (envelope.Envelope, error) {
-	e.KeyID = envelope.KeyID(s.Public().KeyID())
+	env, err := DraftEvent(s.Public(), e)
+	if err != nil {
+		return env, err
+	}
+	return env, SignEvent(ctx, s, &env)
+}
+
+// DraftEvent is an event's envelope before it is signed by the event key. Its
+// hash, which the next event names, does not depend on the signature: a chain
+// is made first, and signed on all cores.
+func DraftEvent(key signer.PublicKey, e Event) (envelope.Envelope, error) {
+	e.KeyID = envelope.KeyID(key.KeyID())
 	if e.Data == nil {
 		e.Data = Data{}
 	}
 	if err := e.check(); err != nil {
 		return envelope.Envelope{}, err
 	}
-	env, err := envelope.Seal(ctx, s, envelope.TypeAuditEvent, e)
-	if err == nil && len(env.Bytes()) > MaxLeaf {
-		err = errTooLong
+	payload, err := envelope.Canonical(e)
+	if err != nil {
+		return envelope.Envelope{}, failure.As(failure.PayloadMalformed, err)
 	}
-	return env, err
+	if base64.StdEncoding.EncodedLen(len(payload))+aroundPayload > MaxLeaf {
+		return envelope.Envelope{}, errTooLong
+	}
+	return envelope.Envelope{Payload: payload, PayloadType: envelope.TypeAuditEvent}, nil
+}
+
+// aroundPayload is more than what a leaf holds besides its payload, in bytes.
+const aroundPayload = 512
+
+// SignEvent signs what DraftEvent made.
+func SignEvent(ctx context.Context, s signer.Signer, env *envelope.Envelope) error {
+	sig, err := envelope.Sign(ctx, s, *env)
+	env.Signatures = []envelope.Signature{sig}
+	return err
 }
 
 // ParseLeaf parses a leaf: the canonical bytes of an event's envelope. It does

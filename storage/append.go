@@ -1,0 +1,172 @@
+package storage
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
+	"github.com/kernelgate/kernelgate/workflow"
+)
+
+// tail is the end of the log while one transaction writes: an event is chained
+// at once, and signed beside what the transaction does meanwhile. Its rows are
+// written before the commit, or before somebody reads the log.
+type tail struct {
+	head
+	pending []*pendingEvent
+	hashes  map[int64]tlog.Hash // of the tree, by tlog index, as far as they were needed
+}
+
+// pendingEvent is an event whose signature is being made.
+type pendingEvent struct {
+	workflow.StoredEvent
+	env      envelope.Envelope
+	leafHash tlog.Hash
+	err      error
+	signed   sync.WaitGroup
+}
+
+func (p *pendingEvent) sign(ctx context.Context, s signer.Signer) {
+	if p.err = auditlog.SignEvent(ctx, s, &p.env); p.err == nil {
+		p.Leaf = p.env.Bytes()
+		p.leafHash = auditlog.LeafHash(p.Leaf)
+	}
+}
+
+// AppendEvent chains one event. It is signed and stored when the transaction
+// commits, so that what it returns has no Leaf yet.
+func (w *writer) AppendEvent(draft workflow.EventDraft) (workflow.StoredEvent, error) {
+	key := w.store.eventKey()
+	if key.signer == nil {
+		return workflow.StoredEvent{}, ErrNoEventKey
+	}
+	now := envelope.TimeOf(w.store.now())
+	if now.Before(w.tail.time) {
+		now = w.tail.time // a clock that steps back never turns the log's time
+	}
+	event := auditlog.Event{
+		Actor: draft.Actor, Data: draft.Data, KernelID: key.kernelID, KeyID: envelope.KeyID(key.signer.Public().KeyID()),
+		PrevHash: w.tail.hash, Seq: w.tail.size, Time: now, Type: draft.Type, UpgradeID: draft.UpgradeID,
+	}
+	env, err := auditlog.DraftEvent(key.signer.Public(), event)
+	if err != nil {
+		return workflow.StoredEvent{}, err
+	}
+	p := &pendingEvent{StoredEvent: workflow.StoredEvent{Seq: event.Seq, Event: event, Hash: env.PayloadDigest()}, env: env}
+	stored := p.StoredEvent
+	p.signed.Go(func() { p.sign(w.ctx, key.signer) })
+	w.tail.pending = append(w.tail.pending, p)
+	w.tail.head = head{size: event.Seq + 1, hash: p.Hash, time: now}
+	return stored, nil
+}
+
+// flush writes what is pending, with its part of the tree.
+func (w *writer) flush() error {
+	var events, hashes []any
+	for _, p := range w.tail.pending {
+		if p.signed.Wait(); p.err != nil {
+			return p.err
+		}
+		grown, err := tlog.StoredHashesForRecordHash(p.Seq, p.leafHash, tlog.HashReaderFunc(w.knownHashes))
+		if err != nil {
+			return err
+		}
+		events = append(events, p.Seq, p.Hash.String(), string(p.Event.UpgradeID), p.Leaf)
+		first := tlog.StoredHashIndex(0, p.Seq)
+		for i, h := range grown {
+			w.tail.hashes[first+int64(i)] = h
+			hashes = append(hashes, first+int64(i), h[:])
+		}
+	}
+	w.tail.pending = nil
+	if err := w.insert("events (seq, hash, upgrade_id, leaf)", 4, events); err != nil {
+		return err
+	}
+	return w.insert("tree (idx, hash)", 2, hashes)
+}
+
+// knownHashes are the tree's hashes of this transaction, or of the database.
+func (w *writer) knownHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		h, known := w.tail.hashes[index]
+		if !known {
+			read, err := w.reader.ReadHashes(indexes[i : i+1])
+			if err != nil {
+				return nil, err
+			}
+			h = read[0]
+			w.tail.hashes[index] = h
+		}
+		out[i] = h
+	}
+	return out, nil
+}
+
+// insertRows is how many rows one statement inserts.
+const insertRows = 32
+
+// insert inserts rows that stand one after the other in values, many in one
+// statement: most of an insert's time is the way to the database and back.
+func (w *writer) insert(into string, columns int, values []any) error {
+	row := "(?" + strings.Repeat(", ?", columns-1) + ")"
+	for len(values) > 0 {
+		n := min(insertRows, len(values)/columns)
+		if n < insertRows {
+			n = 1 // two statements in all, which stay prepared
+		}
+		if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO "+into+" VALUES "+row+strings.Repeat(", "+row, n-1), values[:n*columns]...); err != nil {
+			return err
+		}
+		values = values[n*columns:]
+	}
+	return nil
+}
+
+// Who reads the log in a write transaction reads what it appended, too.
+
+// LogSize implements workflow.Reader.
+func (w *writer) LogSize() (int64, error) { return w.tail.size, nil }
+
+// ReadHashes implements tlog.HashReader.
+func (w *writer) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	return flushed(w, func() ([]tlog.Hash, error) { return w.reader.ReadHashes(indexes) })
+}
+
+// TreeRoot implements workflow.Reader.
+func (w *writer) TreeRoot(size int64) (tlog.Hash, error) {
+	return flushed(w, func() (tlog.Hash, error) { return w.reader.TreeRoot(size) })
+}
+
+// InclusionProof implements workflow.Reader.
+func (w *writer) InclusionProof(index, size int64) ([][]byte, error) {
+	return flushed(w, func() ([][]byte, error) { return w.reader.InclusionProof(index, size) })
+}
+
+// ConsistencyProof implements workflow.Reader.
+func (w *writer) ConsistencyProof(oldSize, newSize int64) ([][]byte, error) {
+	return flushed(w, func() ([][]byte, error) { return w.reader.ConsistencyProof(oldSize, newSize) })
+}
+
+// Events implements workflow.Reader.
+func (w *writer) Events(from int64, limit int) ([]workflow.StoredEvent, error) {
+	return flushed(w, func() ([]workflow.StoredEvent, error) { return w.reader.Events(from, limit) })
+}
+
+// UpgradeEvents implements workflow.Reader.
+func (w *writer) UpgradeEvents(id envelope.UUID) ([]workflow.StoredEvent, error) {
+	return flushed(w, func() ([]workflow.StoredEvent, error) { return w.reader.UpgradeEvents(id) })
+}
+
+func flushed[T any](w *writer, read func() (T, error)) (T, error) {
+	if err := w.flush(); err != nil {
+		var none T
+		return none, err
+	}
+	return read()
+}
