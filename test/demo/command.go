@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -44,13 +43,4 @@ func (d *demo) environment(who string) []string {
 		"KGCTL_SERVER=" + d.url, "KGCTL_ROOT=" + d.root, "KGCTL_TOKEN_FILE=" + d.path("people", who+".token"),
 		"XDG_CONFIG_HOME=" + d.path("people", who+".config"), "XDG_STATE_HOME=" + d.path("people", who+".config"),
 	}
-}
-
-// exitCode of a command that ended; -1 for another error.
-func exitCode(err error) int {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	return -1
 }

@@ -39,8 +39,8 @@ func removeOld(dir string) error {
 	// The lock of a gateway that still works there.
 	lock, err := os.Open(filepath.Join(dir, "data", "kernelgate.db.lock"))
 	if err == nil {
-		defer lock.Close()
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil { //nolint:gosec // descriptors are small
+		defer func() { _ = lock.Close() }()
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
 			return fmt.Errorf("a gateway still works in %s; stop it first, or choose another directory with DEMO_DIR", dir)
 		}
 	}

@@ -83,7 +83,7 @@ func (d *demo) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()                                                                         // the gateway has its own
 	d.serve = exec.Command(filepath.Join(d.bin, "kernelgate"), "serve", "--config", d.path("kernelgate.yaml")) // stopped by stop, not by ctx
 	d.serve.Env = append(os.Environ(), d.hsm.Environ())
 	d.serve.Stderr = log
@@ -121,7 +121,7 @@ func (d *demo) readURL() string {
 }
 
 func answers(url string) bool {
-	response, err := http.Get(url) //nolint:gosec,noctx // our own server, on loopback
+	response, err := http.Get(url) // our own server, on loopback
 	if err != nil {
 		return false
 	}

@@ -32,7 +32,7 @@ func archive(title string) ([]byte, error) {
 
 // page is what the web server shows: the quoted title, or the status.
 func (d *demo) page() string {
-	response, err := http.Get(d.siteURL + "/") //nolint:noctx // our own server, on loopback
+	response, err := http.Get(d.siteURL + "/") // our own server, on loopback
 	if err != nil {
 		return err.Error()
 	}
