@@ -91,14 +91,18 @@ func (p *Pad) registry(r *http.Request) (*keyregistry.Registry, error) {
 // browserKeys are a person's keys that sign here and are valid now.
 func browserKeys(reg *keyregistry.Registry, person envelope.ID, now envelope.Time) []browserKey {
 	keys := []browserKey{}
-	approver, ok := reg.Approver(person)
-	if !ok {
-		return keys
-	}
-	for i := range approver.Keys {
-		if k := &approver.Keys[i]; k.WebAuthn != nil && k.ValidAt(now) {
-			keys = append(keys, browserKey{k.KeyID, k.WebAuthn.CredentialID, k.WebAuthn.RPID})
+	add := func(id envelope.ID, list []keyregistry.Key) {
+		for i := range list {
+			if k := &list[i]; id == person && k.WebAuthn != nil && k.ValidAt(now) {
+				keys = append(keys, browserKey{k.KeyID, k.WebAuthn.CredentialID, k.WebAuthn.RPID})
+			}
 		}
+	}
+	for _, a := range reg.Document().Approvers {
+		add(a.ID, a.Keys)
+	}
+	for _, q := range reg.Document().Requestors {
+		add(q.ID, q.Keys)
 	}
 	return keys
 }

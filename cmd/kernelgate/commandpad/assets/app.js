@@ -117,7 +117,7 @@ async function refresh() {
   if (!answer.ok || answer.redirected) return;
   const fresh = parsePage(await answer.text()).querySelector("main");
   const main = document.querySelector("main");
-  if (!fresh || main.querySelector("form[data-sign]")) { warnChanged(fresh); return; }
+  if (!fresh || main.querySelector("form[data-sign], form[data-propose]")) { warnChanged(fresh); return; }
   const focused = document.activeElement && document.activeElement.id;
   main.replaceChildren(...fresh.childNodes);
   localTimes(main);
@@ -199,6 +199,59 @@ document.addEventListener("submit", (event) => {
   if (!form) return;
   event.preventDefault();
   attempt(event.submitter, () => decide(form, form.dataset.kind, event.submitter));
+});
+
+const listed = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
+
+// upload sends a file with progress, and has the gateway compare the digest.
+function upload(file, expected, bar) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("PUT", `/v1/artifacts?digest=${encodeURIComponent(expected)}`);
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    bar.classList.remove("hidden");
+    request.upload.onprogress = (event) => { bar.value = event.loaded / event.total; };
+    request.onload = () => {
+      const answer = JSON.parse(request.responseText || "{}");
+      request.status === 200 ? resolve(answer) : reject(new Error(answer.detail || `The gateway answered ${request.status}.`));
+    };
+    request.onerror = () => reject(new Error("The upload broke off. Try again."));
+    request.send(file);
+  });
+}
+
+// propose makes, signs and sends a manifest: a new upgrade, or a rollback.
+async function propose(form, button) {
+  const about = JSON.parse(form.dataset.propose);
+  const value = (name) => (form.elements[name]?.value || "").trim();
+  const manifest = { kernelId: about.kernelId, upgradeId: crypto.randomUUID(), proposedBy: about.person,
+    impact: { components: listed(value("components")), downtime: value("downtime") },
+    preconditions: { approvals: 3, tests: listed(value("tests")) }, timestamp: new Date().toISOString().slice(0, 19) + "Z" };
+  if (about.rollback) {
+    const old = about.rollback;
+    Object.assign(manifest, { type: "rollback", target: old.target, baseRevision: old.patchHash, patchHash: old.baseRevision,
+      rationale: "Take back: " + old.rationale.split("\n")[0], rollback: { upgradeId: old.upgradeId, reason: value("reason") } });
+  } else {
+    const file = form.elements.artifact.files[0];
+    say(button, "Hashing the artifact.");
+    const hash = await digest(await file.arrayBuffer());
+    say(button, "Uploading it.");
+    await upload(file, hash, form.querySelector("progress"));
+    const target = about.targets.find((t) => t.name === value("target"));
+    const source = value("commit") ? { repository: value("repository"), path: value("path") || ".", commit: value("commit") } : { manifestId: value("repository") };
+    Object.assign(manifest, { type: value("type"), target: { name: target.name, ...source }, baseRevision: target.live, patchHash: hash, rationale: value("rationale") });
+  }
+  say(button, "Touch your key.");
+  const envelope = await sign("upgrade-manifest", manifest, about.keys[0]);
+  await call("POST", "/v1/records", envelope);
+  location.assign(`/upgrades/${manifest.upgradeId}`);
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest("form[data-propose]");
+  if (!form) return;
+  event.preventDefault();
+  attempt(event.submitter, () => propose(form, event.submitter));
 });
 
 // Keys: j and k move through rows, Enter opens (it is a link), / searches, ? helps.
