@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/mod/sumdb/tlog"
@@ -18,11 +19,17 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// Client is a guard behind a unix socket. Its errors are a failure.Error for
+// Client is a guard in another process. Its errors are a failure.Error for
 // the guard's refusals, and wrap workflow.ErrGuardUnavailable for all else.
-type Client struct{ http *http.Client }
+type Client struct {
+	base string
+	http *http.Client
+}
 
 var _ workflow.Guard = (*Client)(nil)
+
+// idleConns are kept open, so that a call seldom has to connect first.
+const idleConns = 16
 
 // NewClient calls the guard that serves socketPath. It connects when called.
 func NewClient(socketPath string) *Client {
@@ -30,7 +37,11 @@ func NewClient(socketPath string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return d.DialContext(ctx, "unix", socketPath)
 	}
-	return &Client{&http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConns: 4}, Timeout: 2 * callTimeout}}
+	return newClient("http://guard", &http.Transport{DialContext: dial, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: time.Minute})
+}
+
+func newClient(base string, t *http.Transport) *Client {
+	return &Client{base, &http.Client{Transport: t}}
 }
 
 // Close gives up idle connections.
@@ -41,18 +52,24 @@ func (c *Client) call(ctx context.Context, path string, q, a any) error {
 	if err != nil {
 		return failure.As(failure.FieldInvalid, err)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://guard"+path, bytes.NewReader(data))
+	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	defer cancel()
+	return c.send(ctx, path, bytes.NewReader(data), a)
+}
+
+func (c *Client) send(ctx context.Context, path string, q io.Reader, a any) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, q)
 	if err != nil {
 		return unavailable(err)
 	}
 	response, err := c.http.Do(r)
 	if err != nil {
-		return unavailable(err)
+		return fmt.Errorf("%w: %w", workflow.ErrGuardUnavailable, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
 	if err != nil {
-		return unavailable(err)
+		return fmt.Errorf("%w: %w", workflow.ErrGuardUnavailable, err)
 	}
 	if response.StatusCode == http.StatusOK {
 		if err := json.Unmarshal(body, a, json.RejectUnknownMembers(true)); err != nil {

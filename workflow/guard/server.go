@@ -67,7 +67,10 @@ func Serve(ctx context.Context, g workflow.Guard, l net.Listener) error {
 
 // Handler is the guard's calls over HTTP.
 func Handler(g workflow.Guard) http.Handler {
-	mux := http.NewServeMux()
+	mux := &calls{http.NewServeMux(), newLimiter()}
+	if kernel, ok := g.(*Guard); ok {
+		mux.HandleFunc("POST "+pathRebuild, kernel.serveRebuild)
+	}
 	handle(mux, pathStatus, func(ctx context.Context, _ empty) (workflow.GuardStatus, error) { return g.Status(ctx) })
 	handle(mux, pathProbe, func(ctx context.Context, _ empty) (empty, error) { return empty{}, g.Probe(ctx) })
 	handle(mux, pathRegistry, func(ctx context.Context, r registryRequest) (empty, error) {
@@ -109,17 +112,35 @@ func bundleCall(sign func(context.Context, upgrade.QuorumBundle, workflow.LogPro
 	}
 }
 
+// calls are the paths, and the places for their callers.
+type calls struct {
+	*http.ServeMux
+	limit *limiter
+}
+
 // handle decodes strictly, calls, and answers. On an error nothing but the
 // refusal is written.
-func handle[Q, A any](mux *http.ServeMux, path string, call func(context.Context, Q) (A, error)) {
+func handle[Q, A any](mux *calls, path string, call func(context.Context, Q) (A, error)) {
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+		leave, ok := mux.limit.enter(r)
+		if !ok {
+			w.Header().Set("Retry-After", "1")
+			reply(w, empty{}, errBusy)
+			return
+		}
+		defer leave()
 		var q Q
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err == nil {
 			err = json.Unmarshal(body, &q, json.RejectUnknownMembers(true))
 		}
 		if err != nil {
-			answer(w, http.StatusBadRequest, refusal{failure.ClassOf(err), failure.DetailOf(err)})
+			status := http.StatusBadRequest
+			if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
+				status = http.StatusRequestEntityTooLarge
+			}
+			err = failure.As(failure.PayloadMalformed, err)
+			answer(w, status, refusal{failure.ClassOf(err), failure.DetailOf(err)})
 			return
 		}
 		// A caller who goes away does not stop a signature half-way: what is
@@ -127,15 +148,22 @@ func handle[Q, A any](mux *http.ServeMux, path string, call func(context.Context
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), callTimeout)
 		defer cancel()
 		a, err := call(ctx, q)
-		switch {
-		case err == nil:
-			answer(w, http.StatusOK, a)
-		case failure.ClassOf(err) != "":
-			answer(w, http.StatusUnprocessableEntity, refusal{failure.ClassOf(err), failure.DetailOf(err)})
-		default:
-			answer(w, http.StatusServiceUnavailable, refusal{"", err.Error()})
-		}
+		reply(w, a, err)
 	})
+}
+
+var errBusy = fmt.Errorf("%w: too many calls wait for it; ask again in a second", workflow.ErrGuardUnavailable)
+
+// reply writes the answer, or the refusal that err is.
+func reply(w http.ResponseWriter, a any, err error) {
+	switch {
+	case err == nil:
+		answer(w, http.StatusOK, a)
+	case failure.ClassOf(err) != "":
+		answer(w, http.StatusUnprocessableEntity, refusal{failure.ClassOf(err), failure.DetailOf(err)})
+	default:
+		answer(w, http.StatusServiceUnavailable, refusal{"", err.Error()})
+	}
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

@@ -11,8 +11,8 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// maxBody bounds requests and answers, in bytes.
-const maxBody = 16 << 20
+// maxBody bounds requests and answers, in bytes: the largest bundle, and its proof.
+const maxBody = upgrade.MaxBundle + 1<<20
 
 // The paths of the calls. Every call is a POST with a JSON body.
 const (
@@ -26,10 +26,11 @@ const (
 	pathRollback   = "/v1/rollback"
 	pathOutcome    = "/v1/outcome"
 	pathProbe      = "/v1/probe"
+	pathRebuild    = "/v1/rebuild"
 )
 
-// refusal is every answer but 200: with a class it is a verdict (422), without
-// one the guard is unavailable (503) or was asked wrongly (400).
+// refusal is every answer but 200: with a class it is final (422, or 400 and
+// 413 for a request that is none), without one the guard is unavailable (503).
 type refusal struct {
 	Class  failure.Class `json:"class"`
 	Detail string        `json:"detail"`

@@ -1,0 +1,271 @@
+package guard
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
+	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// serve answers on the listener until the test ends.
+func serve(t testing.TB, g workflow.Guard, l net.Listener) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, g, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (w *world) client() *Client {
+	path := filepath.Join(w.t.TempDir(), "s")
+	serve(w.t, w.guard, must(Listen(path)))
+	c := NewClient(path)
+	w.t.Cleanup(c.Close)
+	return c
+}
+
+func TestSocket(t *testing.T) {
+	w := newWorld(t)
+	c := w.client()
+	b := w.quorum(1, upgrade.None)
+	proof := w.show(auditlog.UpgradeApplying, b)
+	must(c.SignRecord(t.Context(), b, proof))
+	other := w.manifest(1, upgrade.None)
+	other.Rationale = "another"
+	w.refused(failure.AlreadySigned, second(c.SignRecord(t.Context(), w.agreed(other), proof)))
+	w.ok(c.Outcome(t.Context(), w.show(auditlog.UpgradeApplied, b)))
+	w.ok(c.Probe(t.Context()))
+	w.ok(c.AcceptRegistry(t.Context(), w.entry))
+	w.refused(failure.FieldInvalid, second(c.DelegateEventKey(t.Context(), nil, "", w.now, w.now)))
+	w.refused(failure.EmergencyNotAllowed, second(c.SignRatification(t.Context(), w.ratification(b, people[:3]...), proof)))
+	w.refused(failure.BindingMismatch, second(c.SignRollback(t.Context(), w.kernelRollback(8, 7, rev(1)), nil)))
+	size := w.guard.mem.last.Size
+	must(c.SignCheckpoint(t.Context(), size, w.root(size), nil))
+	if s := must(c.Status(t.Context())); !s.Ready || s.KernelID != "k1" || s.Counts.Records != 1 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+func TestGuardAway(t *testing.T) {
+	c := NewClient(filepath.Join(t.TempDir(), "none"))
+	if _, err := c.Status(t.Context()); !errors.Is(err, workflow.ErrGuardUnavailable) {
+		t.Fatal(err)
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	w := newWorld(t)
+	c := w.client()
+	for name, q := range map[string]struct {
+		path, body string
+		status     int
+	}{
+		"no JSON":           {pathRecord, "{", 400},
+		"an unknown member": {pathStatus, `{"sign":"this"}`, 400},
+		"a name twice":      {pathSuspend, `{"envelope":{},"envelope":{}}`, 400},
+		"trailing bytes":    {pathStatus, `{} {}`, 400},
+		"no bundle":         {pathRecord, `{}`, 422},
+		"no signature":      {pathSuspend, `{"envelope":{"payload":"","payloadType":"x","signatures":[]}}`, 422},
+		"a root too short":  {pathCheckpoint, `{"size":1,"root":"AAAA","consistency":[]}`, 422},
+		"an unknown path":   {"/v1/sign", `{}`, 404},
+		"too long":          {pathStatus, `{"x":"` + strings.Repeat("x", maxBody) + `"}`, 413},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := must(c.http.Post(c.base+q.path, "application/json", strings.NewReader(q.body)))
+			body := must(io.ReadAll(r.Body))
+			_ = r.Body.Close()
+			if r.StatusCode != q.status {
+				t.Fatalf("status %d, %s", r.StatusCode, body)
+			}
+			if q.status != 404 && !bytes.Contains(body, []byte(`"class":"`)) || bytes.Contains(body, []byte(`"class":""`)) {
+				t.Fatalf("no class: %s", body)
+			}
+		})
+	}
+	if r := must(c.http.Get(c.base + pathStatus)); r.StatusCode != 405 {
+		t.Fatal(r.Status)
+	}
+}
+
+// stuck is a guard whose calls wait until they are let go.
+type stuck struct {
+	workflow.Guard
+	entered, release chan struct{}
+}
+
+func (s stuck) Probe(context.Context) error {
+	s.entered <- struct{}{}
+	<-s.release
+	return nil
+}
+
+func TestSaturation(t *testing.T) {
+	s := stuck{entered: make(chan struct{}, maxWaiting), release: make(chan struct{})}
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, s, must(Listen(path)))
+	c := NewClient(path)
+	defer c.Close()
+	ended := make(chan error, maxWaiting)
+	for range maxWaiting {
+		go func() { ended <- c.Probe(context.Background()) }()
+	}
+	for range maxWaiting {
+		<-s.entered
+	}
+	r := must(c.http.Post(c.base+pathProbe, "", strings.NewReader("{}")))
+	if _ = r.Body.Close(); r.StatusCode != 503 || r.Header.Get("Retry-After") == "" {
+		t.Fatal(r.Status)
+	}
+	if err := c.Probe(t.Context()); !errors.Is(err, workflow.ErrGuardUnavailable) {
+		t.Fatal(err)
+	}
+	close(s.release)
+	for range maxWaiting {
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRebuildOverTheSocket(t *testing.T) {
+	w := newWorld(t)
+	w.history()
+	want := dump(w.guard.mem)
+	w.forget()
+	c := w.client()
+	broken := *w
+	broken.records = nil
+	if err := c.Rebuild(t.Context(), &broken); !errors.Is(err, workflow.ErrNotFound) {
+		t.Fatal(err)
+	}
+	broken = *w
+	broken.chain = nil
+	w.refused(failure.RegistryRootMismatch, c.Rebuild(t.Context(), &broken))
+	w.ok(c.Rebuild(t.Context(), w))
+	if got := dump(w.guard.mem); got != want {
+		t.Fatalf("got\n%s\nwant\n%s", got, want)
+	}
+	w.refused(failure.RoleNotAllowed, c.Rebuild(t.Context(), w)) // once
+}
+
+// authority makes certificates for a test.
+type authority struct {
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{dir: t.TempDir(), key: must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key))
+	a.cert = must(x509.ParseCertificate(der))
+	a.write("ca", "CERTIFICATE", der)
+	return a
+}
+
+func (a *authority) write(name, kind string, der []byte) string {
+	path := filepath.Join(a.dir, name)
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		panic(err)
+	}
+	return path
+}
+
+// endpoint is one side of a connection under this authority.
+func (a *authority) endpoint(name, address string, usage x509.ExtKeyUsage) Endpoint {
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{usage}}
+	der := must(x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key))
+	return Endpoint{Address: address, CA: filepath.Join(a.dir, "ca"), Cert: a.write(name, "CERTIFICATE", der), Key: a.write(name+".key", "EC PRIVATE KEY", must(x509.MarshalECPrivateKey(key)))}
+}
+
+func TestMutualTLS(t *testing.T) {
+	w := newWorld(t)
+	ours, theirs := newAuthority(t), newAuthority(t)
+	l := must(ours.endpoint("server", "tls://127.0.0.1:0", x509.ExtKeyUsageServerAuth).Listen())
+	serve(t, w.guard, l)
+	address := "tls://" + l.Addr().String()
+	c := must(ours.endpoint("client", address, x509.ExtKeyUsageClientAuth).Client())
+	defer c.Close()
+	if s := must(c.Status(t.Context())); !s.Ready {
+		t.Fatalf("%+v", s)
+	}
+	stranger := theirs.endpoint("client", address, x509.ExtKeyUsageClientAuth)
+	stranger.CA = filepath.Join(ours.dir, "ca") // it trusts the guard, but is nobody to it
+	impostor := ours.endpoint("other", address, x509.ExtKeyUsageClientAuth)
+	impostor.CA = filepath.Join(theirs.dir, "ca")
+	for _, e := range []Endpoint{stranger, impostor} {
+		c := must(e.Client())
+		if _, err := c.Status(t.Context()); !errors.Is(err, workflow.ErrGuardUnavailable) {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	bare := http.Client{Transport: &http.Transport{}}
+	if r, err := bare.Post("http://"+l.Addr().String()+pathStatus, "", strings.NewReader("{}")); err == nil && r.StatusCode == 200 {
+		t.Fatal("answered without TLS")
+	}
+}
+
+func TestEndpointForms(t *testing.T) {
+	for _, address := range []string{"", "guard.sock", "unix:guard.sock", "tcp://h:1", "tls://h", "tls://h:1/x", "tls://u@h:1", "http://h:1"} {
+		if _, err := (Endpoint{Address: address}).Client(); err == nil {
+			t.Errorf("%q is accepted", address)
+		}
+		if _, err := (Endpoint{Address: address}).Listen(); err == nil {
+			t.Errorf("%q is listened on", address)
+		}
+	}
+	if _, err := (Endpoint{Address: "tls://h:1", Cert: "no", Key: "no", CA: "no"}).Client(); err == nil {
+		t.Error("without certificates")
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	_ = must(Endpoint{Address: "unix:" + path}.Listen()).Close()
+}
+
+// What the socket adds to a call: the same call, in this process and through it.
+func BenchmarkCall(b *testing.B) {
+	w := newWorld(b)
+	bundle := w.quorum(1, upgrade.None)
+	must(w.sign(bundle))
+	for name, g := range map[string]workflow.Guard{"direct": w.guard, "socket": w.client()} {
+		b.Run("status/"+name, func(b *testing.B) {
+			for b.Loop() {
+				must(g.Status(b.Context()))
+			}
+		})
+		b.Run("record/"+name, func(b *testing.B) {
+			for b.Loop() {
+				must(g.SignRecord(b.Context(), bundle, workflow.LogProof{}))
+			}
+		})
+	}
+}
