@@ -42,34 +42,59 @@ const TestMessage = "kernelgate: test signature of key doctor, good for nothing"
 // this machine's clock.
 func Diagnose(ctx context.Context, u URI, now time.Time, opts Options) []Finding {
 	opts = opts.withDefaults()
-	var found []Finding
-	add := func(f ...Finding) bool {
-		found = append(found, f...)
-		return f[len(f)-1].State != StateProblem
-	}
-	var m *module
-	var info p11.TokenInfo
-	ok := true
-	// A module can hang in any of these calls.
-	err := within(opts.CallTimeout, func() {
-		var f Finding
-		if m, f = diagnoseModule(u); !add(f) {
-			ok = false
-			return
+	looked, late := make(chan look), make(chan struct{})
+	go func() {
+		l := lookAt(u, now, opts)
+		select {
+		case looked <- l:
+		case <-late:
+			l.end() // nobody waits any more
 		}
-		info, f = diagnoseToken(m, u, opts)
-		ok = add(f) && add(diagnosePIN(info)) && add(diagnoseClock(info, now))
-	})
-	if err != nil {
-		return []Finding{problem("module", err, "Unplug the token and plug it in again, or restart the service that the module talks to (pcscd, yubihsm-connector).")}
+	}()
+	select {
+	case l := <-looked:
+		defer l.end()
+		if l.ok {
+			l.found = append(l.found, diagnoseKey(ctx, u, opts)...)
+		}
+		return l.found
+	case <-time.After(opts.CallTimeout):
+		close(late)
+		return []Finding{problem("module", stuckError(),
+			"Unplug the token and plug it in again, or restart the service that the module talks to (pcscd, yubihsm-connector).")}
 	}
-	if m != nil {
-		defer m.release()
+}
+
+// look is what can be found out before the PIN is sent; ok if nothing hides
+// the rest.
+type look struct {
+	m     *module
+	found []Finding
+	ok    bool
+}
+
+func (l look) end() {
+	if l.m != nil {
+		l.m.release()
 	}
-	if ok {
-		found = append(found, diagnoseKey(ctx, u, opts)...)
+}
+
+func (l *look) add(f Finding) bool {
+	l.found = append(l.found, f)
+	l.ok = f.State != StateProblem
+	return l.ok
+}
+
+// lookAt may hang, as the module may.
+func lookAt(u URI, now time.Time, opts Options) (l look) {
+	m, f := diagnoseModule(u)
+	l.m = m
+	if !l.add(f) {
+		return l
 	}
-	return found
+	info, f := diagnoseToken(m, u, opts)
+	_ = l.add(f) && l.add(diagnosePIN(info)) && l.add(diagnoseClock(info, now))
+	return l
 }
 
 func problem(check string, err error, do string) Finding {

@@ -64,18 +64,38 @@ func output(key signer.PublicKey, raw []byte) ([]byte, error) {
 	if !ok {
 		return raw, nil
 	}
-	n := public.Params().N
+	size := (public.Params().N.BitLen() + 7) / 8
 	half := len(raw) / 2
-	if len(raw) == 0 || len(raw)%2 != 0 || half > (n.BitLen()+7)/8 {
+	if len(raw) == 0 || len(raw)%2 != 0 || half > size {
 		return nil, fmt.Errorf("%w: ECDSA signature of %d bytes is not r and s", signer.ErrBadSignature, len(raw))
 	}
-	s := new(big.Int).SetBytes(raw[half:])
-	if other := new(big.Int).Sub(n, s); other.Sign() > 0 && other.Cmp(s) < 0 {
-		s = other // -s signs too; the protocol's signers emit the smaller
+	body := appendInteger(make([]byte, 2, len(raw)+8), raw[:half])
+	body = appendInteger(body, lowS(public.Params().N, raw[half:], size))
+	body[0], body[1] = 0x30, byte(len(body)-2) // at most 102 bytes: a short length
+	return body, nil
+}
+
+// maxOrder is the size of P-384's order in bytes.
+const maxOrder = 48
+
+// lowS is the smaller of s and n-s, in size bytes: -s signs too, and the
+// protocol's signers emit the smaller. It is plain arithmetic on bytes, as big
+// integers take a fiftieth of a signature's time.
+func lowS(n *big.Int, s []byte, size int) []byte {
+	var padded, other [maxOrder]byte
+	n.FillBytes(other[:size])
+	copy(padded[size-len(s):size], s)
+	borrow := 0
+	for i := size - 1; i >= 0; i-- {
+		digit := int(other[i]) - int(padded[i]) - borrow
+		borrow = digit >> 8 & 1
+		other[i] = byte(digit)
 	}
-	body := appendInteger(make([]byte, 0, len(raw)+6), raw[:half])
-	body = appendInteger(body, s.Bytes())
-	return append([]byte{0x30, byte(len(body))}, body...), nil // at most 102 bytes: a short length
+	// Neither s = n nor s > n is a signature; Verify refuses them.
+	if borrow == 0 && other != [maxOrder]byte{} && bytes.Compare(other[:size], padded[:size]) < 0 {
+		return other[:size]
+	}
+	return padded[:size]
 }
 
 // appendInteger appends a DER INTEGER of at most 127 bytes.

@@ -117,3 +117,32 @@ func TestOutputIsStrictLowS(t *testing.T) {
 		}
 	}
 }
+
+// TestLowSIsArithmetic compares with big integers, at the borders too.
+func TestLowSIsArithmetic(t *testing.T) {
+	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384()} {
+		n := curve.Params().N
+		size := (n.BitLen() + 7) / 8
+		one := big.NewInt(1)
+		half := new(big.Int).Rsh(n, 1)
+		values := []*big.Int{big.NewInt(0), one, half, new(big.Int).Add(half, one), new(big.Int).Sub(n, one), n, new(big.Int).Add(n, one)}
+		for range 200 {
+			s, err := rand.Int(rand.Reader, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = append(values, s)
+		}
+		for _, s := range values {
+			want := s
+			if other := new(big.Int).Sub(n, s); other.Sign() > 0 && other.Cmp(s) < 0 {
+				want = other
+			}
+			for _, given := range [][]byte{s.Bytes(), s.FillBytes(make([]byte, size))} {
+				if got := new(big.Int).SetBytes(lowS(n, given, size)); got.Cmp(want) != 0 {
+					t.Fatalf("s = %x: got %x, want %x", s, got, want)
+				}
+			}
+		}
+	}
+}
