@@ -11,10 +11,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/asn1"
 	"errors"
 	"fmt"
-	"math/big"
 	"os"
 	"sync/atomic"
 
@@ -72,10 +70,7 @@ func (k *key) Sign(ctx context.Context, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("file key: %w", err)
 	}
-	if public, ok := k.public.Key().(*ecdsa.PublicKey); ok {
-		return lowS(public.Curve, sig)
-	}
-	return sig, nil
+	return signer.LowS(k.public, sig)
 }
 
 func (k *key) options() crypto.SignerOpts {
@@ -88,19 +83,6 @@ func (k *key) options() crypto.SignerOpts {
 func (k *key) Close() error {
 	k.closed.Store(true)
 	return nil
-}
-
-// lowS rewrites an ECDSA signature so that S is at most half the order, as the
-// protocol's signers emit it.
-func lowS(curve elliptic.Curve, sig []byte) ([]byte, error) {
-	var rs struct{ R, S *big.Int }
-	if rest, err := asn1.Unmarshal(sig, &rs); err != nil || len(rest) > 0 {
-		return nil, fmt.Errorf("%w: not ASN.1", signer.ErrBadSignature)
-	}
-	if other := new(big.Int).Sub(curve.Params().N, rs.S); other.Cmp(rs.S) < 0 {
-		rs.S = other
-	}
-	return asn1.Marshal(rs)
 }
 
 // newKey makes a private key that fits the algorithm; RSA has 2048 bits.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/awskms"
 	"github.com/kernelgate/kernelgate/signer/filekey"
 	"github.com/kernelgate/kernelgate/signer/pkcs11"
 )
@@ -28,7 +29,7 @@ type Options struct {
 }
 
 // Schemes are the URI schemes that Open knows.
-func Schemes() []string { return []string{pkcs11.Scheme, filekey.Scheme} }
+func Schemes() []string { return []string{pkcs11.Scheme, awskms.Scheme, filekey.Scheme} }
 
 // Open opens the key that uri names. What it returns checks each signature
 // (signer.Verified). Errors never hold the URI's pin-source.
@@ -41,6 +42,12 @@ func Open(ctx context.Context, uri string, opts Options) (signer.Signer, error) 
 		}
 		return pkcs11.Open(ctx, u, pkcs11.Options{PIN: opts.PIN, KeyID: opts.KeyID,
 			CallTimeout: opts.CallTimeout, OnStuck: opts.OnStuck, Inline: opts.Inline})
+	case strings.HasPrefix(uri, awskms.Scheme):
+		u, err := awskms.ParseURI(uri)
+		if err != nil {
+			return nil, err
+		}
+		return awskms.Open(ctx, u, awskms.Options{KeyID: opts.KeyID, CallTimeout: opts.CallTimeout})
 	case strings.HasPrefix(uri, filekey.Scheme):
 		u, err := filekey.ParseURI(uri)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/awskms/awskmstest"
 	"github.com/kernelgate/kernelgate/signer/filekey"
 	"github.com/kernelgate/kernelgate/signer/open"
 )
@@ -26,6 +27,24 @@ func TestOpenFile(t *testing.T) {
 	}
 	other := strings.Repeat("0", 64)
 	if s, err := open.Open(t.Context(), u.String(), open.Options{KeyID: other}); !errors.Is(err, signer.ErrKey) || s != nil {
+		t.Fatalf("another key expected: got %v, want ErrKey", err)
+	}
+}
+
+func TestOpenAWSKMS(t *testing.T) {
+	u, err := awskmstest.New(t).CreateKey(signer.ECDSAP256SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := open.Open(t.Context(), u.String(), open.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Sign(t.Context(), []byte("m")); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := open.Open(t.Context(), u.String(), open.Options{KeyID: strings.Repeat("0", 64)}); !errors.Is(err, signer.ErrKey) || s != nil {
 		t.Fatalf("another key expected: got %v, want ErrKey", err)
 	}
 }

@@ -1,0 +1,132 @@
+package awskms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/kernelgate/kernelgate/signer"
+)
+
+// DefaultCallTimeout bounds one signature with its retries.
+const DefaultCallTimeout = 10 * time.Second
+
+// probe is what the dry run at Open would sign. It is no DSSE encoding, so a
+// service that ignores DryRun signs nothing of worth.
+const probe = "kernelgate: may this key sign?"
+
+// Options are what a URI does not say. Zero values take the defaults.
+type Options struct {
+	// KeyID, if set, is the key expected (signer.PublicKey.KeyID): another is refused.
+	KeyID string
+	// CallTimeout bounds opening, and each signature with its retries. The
+	// caller's context may end it sooner.
+	CallTimeout time.Duration
+}
+
+// Open fetches the public key, once, and asks KMS by a dry run whether the key
+// may sign. Errors wrap signer.ErrUnavailable, ErrBusy (throttled) or ErrKey,
+// and say what to do. The Signer checks each signature (signer.Verified).
+func Open(ctx context.Context, u URI, opts Options) (signer.Signer, error) {
+	if opts.CallTimeout <= 0 {
+		opts.CallTimeout = DefaultCallTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, opts.CallTimeout)
+	defer cancel()
+	c, err := connect(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	k := &key{uri: u, client: c, timeout: opts.CallTimeout}
+	if err := k.load(ctx, opts.KeyID); err != nil {
+		c.close()
+		return nil, err
+	}
+	if err := k.dryRun(ctx); err != nil {
+		c.close()
+		return nil, err
+	}
+	return signer.Verified(k), nil
+}
+
+// key is one key of KMS: the Signer that Open wraps.
+type key struct {
+	uri       URI
+	client    *client
+	timeout   time.Duration
+	public    signer.PublicKey
+	arn       string // as the service told, "" where it did not
+	algorithm signer.Algorithm
+	closed    atomic.Bool
+}
+
+func (k *key) Public() signer.PublicKey    { return k.public }
+func (k *key) Algorithm() signer.Algorithm { return k.algorithm }
+
+// Sign returns by ctx's deadline or CallTimeout, whichever is sooner.
+func (k *key) Sign(ctx context.Context, message []byte) ([]byte, error) {
+	if err := signer.CheckHardwareMessage(k.algorithm, message); err != nil {
+		return nil, err
+	}
+	if k.closed.Load() {
+		return nil, errClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", signer.ErrUnavailable, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	out, err := k.client.api.Sign(ctx, k.request(message))
+	if err != nil {
+		if k.closed.Load() {
+			return nil, errClosed
+		}
+		return nil, k.client.explain(ctx, err)
+	}
+	if name := aws.ToString(out.KeyId); name != "" && k.arn != "" && name != k.arn {
+		return nil, fmt.Errorf("%w: %s names %s now, and named %s when it was opened; name the key by its ARN", signer.ErrKey, k.uri.Key, name, k.arn)
+	}
+	return signer.LowS(k.public, out.Signature)
+}
+
+func (k *key) request(message []byte) *kms.SignInput {
+	in := &kms.SignInput{
+		KeyId:            aws.String(k.uri.Key),
+		Message:          signer.Digest(k.algorithm, message),
+		MessageType:      types.MessageTypeDigest,
+		SigningAlgorithm: spec(k.algorithm),
+	}
+	if k.algorithm == signer.Ed25519 {
+		in.MessageType = types.MessageTypeRaw
+	}
+	return in
+}
+
+// dryRun makes a disabled key or a missing permission known when the key is
+// opened instead of when it is needed. It takes the permission of Sign alone.
+func (k *key) dryRun(ctx context.Context) error {
+	in := k.request([]byte(probe))
+	in.DryRun = aws.Bool(true)
+	_, err := k.client.api.Sign(ctx, in)
+	var would *types.DryRunOperationException
+	if err == nil || errors.As(err, &would) {
+		return nil
+	}
+	return k.client.explain(ctx, err)
+}
+
+func (k *key) Close() error {
+	if !k.closed.Swap(true) {
+		k.client.close()
+	}
+	return nil
+}
+
+var errClosed = fmt.Errorf("AWS KMS signer: %w", os.ErrClosed)
