@@ -54,7 +54,7 @@ func (a *app) root() *cobra.Command {
 		return nil
 	}
 	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.artifactCommand(), a.testCommand(), a.approveCommand(), a.rejectCommand(),
-		a.requestTestsCommand(), a.rollbackCommand(), a.bundleCommand())
+		a.requestTestsCommand(), a.rollbackCommand(), a.bundleCommand(), a.auditCommand())
 	root.AddCommand(a.keyCommand(), a.registryCommand(), a.manifestCommand(), a.signCommand(), a.fingerprintCommand())
 	return root
 }
