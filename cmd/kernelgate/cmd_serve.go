@@ -18,6 +18,7 @@ import (
 
 	"github.com/kernelgate/kernelgate/cmd/kernelgate/api"
 	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/workflow/guard"
 )
 
@@ -51,7 +52,7 @@ func (a *app) serve(ctx context.Context, c *Config) (err error) {
 	case !done:
 		return fmt.Errorf("this Kernel is not initialised: kernelgate init --config %s --root DIGEST --registry FILE", a.file)
 	}
-	handler, err := g.handler()
+	handler, err := g.face()
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,8 @@ func (a *app) serve(ctx context.Context, c *Config) (err error) {
 	return a.work(ctx, g, l, handler)
 }
 
-func (g *gateway) handler() (http.Handler, error) {
+// handler is the API; sessions may be nil.
+func (g *gateway) handler(sessions func(*http.Request) (envelope.ID, string, bool, error)) (http.Handler, error) {
 	tokens, err := openTokens(g.config.tokens())
 	if err != nil {
 		return nil, err
@@ -72,7 +74,7 @@ func (g *gateway) handler() (http.Handler, error) {
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	face := &api.Gateway{Workflow: g.engine, Store: g.store}
 	return api.New(api.Config{
-		Engine: face, Artifacts: g.artifacts, Tokens: tokens, Health: g.health(), Logger: g.log, Metrics: metrics,
+		Engine: face, Artifacts: g.artifacts, Tokens: tokens, Health: g.health(), Logger: g.log, Metrics: metrics, Sessions: sessions,
 		Log: face, PrivateLog: g.config.PrivateLog,
 	})
 }
@@ -113,6 +115,9 @@ func (a *app) work(ctx context.Context, g *gateway, l net.Listener, h http.Handl
 		}
 	})
 	err := api.Serve(ctx, l, h, g.config.Limits.Drain)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("requests under way were cut off after %s (limits.drain): %w", g.config.Limits.Drain, err)
+	}
 	g.log.InfoContext(ctx, "the gateway ends", "err", err)
 	return err
 }

@@ -27,15 +27,16 @@ type Config struct {
 	Instance string          `yaml:"instance"`
 	Listen   string          `yaml:"listen"`
 	// PrivateLog: the audit log is shown to holders of tokens only.
-	PrivateLog bool      `yaml:"privateLog"`
-	TLS        TLS       `yaml:"tls"`
-	Database   Database  `yaml:"database"`
-	Artifacts  Artifacts `yaml:"artifacts"`
-	Guard      Guard     `yaml:"guard"`
-	Policy     Policy    `yaml:"policy"`
-	Targets    Targets   `yaml:"targets"`
-	Limits     Limits    `yaml:"limits"`
-	Log        Log       `yaml:"log"`
+	PrivateLog bool       `yaml:"privateLog"`
+	TLS        TLS        `yaml:"tls"`
+	Database   Database   `yaml:"database"`
+	Artifacts  Artifacts  `yaml:"artifacts"`
+	Guard      Guard      `yaml:"guard"`
+	Policy     Policy     `yaml:"policy"`
+	Targets    Targets    `yaml:"targets"`
+	CommandPad CommandPad `yaml:"commandPad"`
+	Limits     Limits     `yaml:"limits"`
+	Log        Log        `yaml:"log"`
 
 	file string // absolute; relative paths are below its directory
 }
@@ -56,7 +57,7 @@ type named struct {
 func (c *Config) sections() []named {
 	return []named{
 		{"tls", &c.TLS}, {"database", &c.Database}, {"artifacts", &c.Artifacts}, {"guard", &c.Guard}, {"policy", &c.Policy},
-		{"targets", &c.Targets}, {"limits", &c.Limits}, {"log", &c.Log},
+		{"targets", &c.Targets}, {"commandPad", &c.CommandPad}, {"limits", &c.Limits}, {"log", &c.Log},
 	}
 }
 

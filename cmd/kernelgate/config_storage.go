@@ -13,6 +13,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/storage"
+	"github.com/kernelgate/kernelgate/storage/account"
 	"github.com/kernelgate/kernelgate/storage/artifact"
 	"github.com/kernelgate/kernelgate/workflow"
 )
@@ -34,6 +35,7 @@ func (d *Database) settle(c *Config) error {
 // store is what the gateway needs of a database.
 type store interface {
 	workflow.Store
+	account.Store
 	SetEventKey(kernelID envelope.ID, key signer.Signer)
 	Close() error
 }
@@ -53,6 +55,19 @@ func openStore(ctx context.Context, c *Config) (s store, release func() error, e
 		return nil, nil, errors.Join(fmt.Errorf("database %s: %w", c.Database.URL, err), release())
 	}
 	return db, release, nil
+}
+
+// openAccounts opens the database beside a gateway that may be running: for
+// accounts alone, which no other row depends on.
+func openAccounts(ctx context.Context, c *Config) (*storage.SQLite, error) {
+	if _, err := os.Stat(c.Database.URL); err != nil {
+		return nil, fmt.Errorf("database: %w; kernelgate init makes it", err)
+	}
+	db, err := storage.OpenSQLite(ctx, c.Database.URL, time.Now)
+	if err != nil {
+		return nil, fmt.Errorf("database %s: %w", c.Database.URL, err)
+	}
+	return db, nil
 }
 
 // defaultMaxArtifact is in bytes.

@@ -65,7 +65,8 @@ A new Kernel:
   1. kgctl registry propose, sign    the five approvers make the key registry
   2. kernelgate init                 the guard accepts it, the log begins
   3. kernelgate token create         tokens for the people who use the API
-  4. kernelgate serve                the gateway, with the guard beside it
+  4. kernelgate invite               links by which people enrol for CommandPad
+  5. kernelgate serve                the gateway, with the guard beside it
 
 Exit codes: 0 ok, 1 failure, 3 usage; of the guard also 75 a device does not
 return from a call, 77 a PIN was refused.`,
@@ -75,7 +76,7 @@ return from a call, 77 a PIN was refused.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; see: %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(a.initCommand(), a.serveCommand(), a.guardCommand(), a.tokenCommand(), a.configCommand(), a.versionCommand())
+	root.AddCommand(a.initCommand(), a.serveCommand(), a.guardCommand(), a.tokenCommand(), a.inviteCommand(), a.configCommand(), a.versionCommand())
 	return root
 }
 

@@ -88,6 +88,9 @@ func knownMethod(method string) string {
 	return "other"
 }
 
+// Paths are the patterns, for http.ServeMux, under which the API answers.
+var Paths = []string{"/v1/", "/log/", "/livez", "/readyz", "/metrics"}
+
 // open are the routes without a token: they tell whether the gateway works
 // and nothing about upgrades.
 var open = []string{"/livez", "/readyz", "/metrics"}

@@ -35,6 +35,9 @@ const (
 
 var roles = []Role{RoleApprover, RoleRequestor, RoleCI, RoleOperator, RoleAuditor}
 
+// Roles are all of them.
+func Roles() []Role { return slices.Clone(roles) }
+
 // tokenPrefix lets scanners for leaked secrets find a token.
 const tokenPrefix = "kgt_"
 
