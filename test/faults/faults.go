@@ -91,17 +91,46 @@ type Control struct {
 	rules         [maxRules]rule
 }
 
-// Values of Control's members.
+// Values of Control.Absent.
 const (
-	Present, Absent, AbsentUntilInitialize = 0, 1, 2
-	// AlwaysUntold wants the PIN each time and does not say so in the key's
-	// attributes; OnlyTold is the reverse.
-	Never, Always, AlwaysUntold, OnlyTold = 0, 1, 2, 3
-	// An idle session expires, or an idle token with all of its sessions.
-	IdleSession, IdleToken             = 0, 1
-	Sound, Corrupt, Short, Long, Empty = 0, 1, 2, 3, 4
-	Wrapped, Raw                       = 0, 1
-	AsStored, Printable                = 0, 1
+	Present               = iota
+	Absent                // calls say so; it is found again when Present
+	AbsentUntilInitialize // and then only after C_Initialize
+)
+
+// Values of Control.Always.
+const (
+	Never        = iota
+	Always       // each signature takes the PIN, and the key's attribute says so
+	AlwaysUntold // each takes it, and the attribute denies it
+	OnlyTold     // the attribute says so, and none takes it
+)
+
+// Values of Control.IdleScope.
+const (
+	IdleSession = iota // a session that is idle expires
+	IdleToken          // a token that is idle ends all of its sessions and the login
+)
+
+// Values of Control.Signature.
+const (
+	Sound   = iota
+	Corrupt // one bit is wrong
+	Short   // a byte too few
+	Long    // a byte too many
+	Empty
+)
+
+// Values of Control.Point.
+const (
+	Wrapped = iota // CKA_EC_POINT in an OCTET STRING
+	Raw
+)
+
+// Values of Control.Params.
+const (
+	AsStored  = iota
+	Printable // CKA_EC_PARAMS by the curve's name
 )
 
 // Module is one built module and its control block.
@@ -154,7 +183,7 @@ func (m *Module) open(create int) error {
 	if err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // the mapping stays
 	if err := file.Truncate(int64(size)); err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
