@@ -10,6 +10,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/awskms"
 	"github.com/kernelgate/kernelgate/signer/filekey"
+	"github.com/kernelgate/kernelgate/signer/gcpkms"
 	"github.com/kernelgate/kernelgate/signer/pkcs11"
 )
 
@@ -29,7 +30,7 @@ type Options struct {
 }
 
 // Schemes are the URI schemes that Open knows.
-func Schemes() []string { return []string{pkcs11.Scheme, awskms.Scheme, filekey.Scheme} }
+func Schemes() []string { return []string{pkcs11.Scheme, awskms.Scheme, gcpkms.Scheme, filekey.Scheme} }
 
 // Open opens the key that uri names. What it returns checks each signature
 // (signer.Verified). Errors never hold the URI's pin-source.
@@ -48,6 +49,12 @@ func Open(ctx context.Context, uri string, opts Options) (signer.Signer, error) 
 			return nil, err
 		}
 		return awskms.Open(ctx, u, awskms.Options{KeyID: opts.KeyID, CallTimeout: opts.CallTimeout})
+	case strings.HasPrefix(uri, gcpkms.Scheme):
+		u, err := gcpkms.ParseURI(uri)
+		if err != nil {
+			return nil, err
+		}
+		return gcpkms.Open(ctx, u, gcpkms.Options{KeyID: opts.KeyID, CallTimeout: opts.CallTimeout})
 	case strings.HasPrefix(uri, filekey.Scheme):
 		u, err := filekey.ParseURI(uri)
 		if err != nil {
