@@ -46,7 +46,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.format, "output", "o", "table", "form of the output: table or json")
 	root.PersistentFlags().BoolVar(&a.noInput, "no-input", false, "never ask; fail where an answer is needed")
 	root.PersistentFlags().BoolVarP(&a.yes, "yes", "y", false, "sign without being asked, after everything is shown and checked")
-	a.connection.flags(root.PersistentFlags())
+	a.connection.flags(root)
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if a.format != "table" && a.format != "json" {
 			return usagef("--output is table or json, not %q", a.format)
@@ -54,7 +54,8 @@ func (a *app) root() *cobra.Command {
 		return nil
 	}
 	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.artifactCommand(), a.testCommand(), a.approveCommand(), a.rejectCommand(),
-		a.requestTestsCommand(), a.rollbackCommand(), a.bundleCommand(), a.auditCommand())
+		a.requestTestsCommand(), a.rollbackCommand(), a.bundleCommand(), a.policyCommand(), a.emergencyCommand(), a.auditCommand(),
+		a.recordCommand(), a.manCommand())
 	root.AddCommand(a.keyCommand(), a.registryCommand(), a.manifestCommand(), a.signCommand(), a.fingerprintCommand())
 	return root
 }

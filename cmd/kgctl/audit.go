@@ -22,7 +22,7 @@ const maxKept = 1 << 20
 
 func (a *app) auditCommand() *cobra.Command {
 	audit := group("audit", "Take the audit log along, and judge it", exitHelp)
-	audit.AddCommand(a.auditExportCommand(), a.auditVerifyCommand())
+	audit.AddCommand(a.auditExportCommand(), a.auditVerifyCommand(), a.auditTail())
 	return audit
 }
 

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/kernelgate/kernelgate/workflow/client"
 )
@@ -23,7 +23,8 @@ gateway's root is pinned when it is first seen, and any other is refused from th
 // connection says how a gateway is reached and what it is checked against.
 type connection struct{ server, tokenFile, root, caFile string }
 
-func (c *connection) flags(s *pflag.FlagSet) {
+func (c *connection) flags(root *cobra.Command) {
+	s := root.PersistentFlags()
 	s.StringVar(&c.server, "server", "", "the gateway's address (KGCTL_SERVER)")
 	s.StringVar(&c.tokenFile, "token-file", "", "file that holds your token (KGCTL_TOKEN_FILE)")
 	s.StringVar(&c.root, "root", "", "pinned digest of registry version 1 (KGCTL_ROOT)")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"strings"
 
@@ -31,23 +32,57 @@ func fingerprint(manifest, patch envelope.Digest) string {
 func (a *app) fingerprintCommand() *cobra.Command {
 	var manifest, artifact string
 	cmd := &cobra.Command{
-		Use:     "fingerprint --manifest FILE --artifact FILE",
-		Short:   "Print six words that name a change, to compare by voice",
-		Example: `  kgctl fingerprint --manifest manifest.json --artifact change.tar`,
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := need(cmd, "manifest", "artifact"); err != nil {
+		Use:   "fingerprint ID [--artifact FILE] | fingerprint --manifest FILE --artifact FILE",
+		Short: "Print six words that name a change, to compare by voice or to type",
+		Long: `Print six words that name a change, computed here from the artifact's bytes and the manifest: of the
+upgrade ID, whose proposer's signature is verified from the pinned root, or of files, without a gateway.`,
+		Example: `  kgctl fingerprint 0190a5e0-0000-7000-8000-000000000001
+  kgctl fingerprint --manifest manifest.json --artifact change.tar`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && manifest != "" {
+				return nil
+			}
+			return oneUpgrade(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return a.fingerprintOf(cmd.Context(), envelope.UUID(args[0]), artifact)
+			}
+			if err := need(cmd, "artifact"); err != nil {
 				return err
 			}
 			c, err := readChange(manifest, artifact)
 			if err != nil {
 				return err
 			}
-			words := fingerprint(c.digest, c.patch)
-			return a.show(map[string]string{"words": words}, [][]string{{words}})
+			a.sayUnverified(c)
+			return a.showWords(c.digest, c.patch)
 		},
 	}
 	cmd.Flags().StringVar(&manifest, "manifest", "", "manifest envelope")
-	cmd.Flags().StringVar(&artifact, "artifact", "", "artifact that it is about")
+	cmd.Flags().StringVar(&artifact, "artifact", "", "artifact that it is about; else it is downloaded")
 	return cmd
+}
+
+func (a *app) fingerprintOf(ctx context.Context, id envelope.UUID, artifact string) error {
+	s, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := a.look(ctx, s, id)
+	if err != nil {
+		return err
+	}
+	_, done, err := a.artifact(ctx, s.Client, r.manifest.PatchHash, artifact)
+	if err != nil {
+		return err
+	}
+	done()
+	a.say("%s at %s, proposed by %s (signature verified): %s", r.manifest.Type, r.manifest.Target.Name, r.manifest.ProposedBy, indented(r.manifest.Rationale))
+	return a.showWords(r.digest, r.manifest.PatchHash)
+}
+
+func (a *app) showWords(manifest, patch envelope.Digest) error {
+	words := fingerprint(manifest, patch)
+	return a.show(map[string]string{"words": words}, [][]string{{words}})
 }

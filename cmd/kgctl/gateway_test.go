@@ -48,6 +48,9 @@ func startGateway(t testing.TB, dir string, entry keyregistry.SignedDocument, re
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &gateway{dir: dir, root: envelope.DigestOf(entry.Document)}
 	must(t, os.MkdirAll(dir, 0o700))
+	document, err := envelope.Canonical(entry)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "registry.json"), document, 0o644))
 	config := guard.Config{Root: g.root, MemoryPath: filepath.Join(dir, "guard.json"), Records: records, Audit: audit, Clock: time.Now}
 	must(t, guard.Init(config, entry))
 	kernel, err := guard.Open(config)

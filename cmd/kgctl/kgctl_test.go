@@ -55,12 +55,25 @@ func TestTranscripts(t *testing.T) {
 		vars = append(vars, fmt.Sprintf("%s=%s", k.name, key.URI.Text()), fmt.Sprintf("%s_PIN=%s", k.name, token.PINFile))
 	}
 	t.Run("offline", func(t *testing.T) {
-		testscript.Run(t, testscript.Params{Dir: "testdata", Setup: func(e *testscript.Env) error {
+		oneByOne(t, "testdata", testscript.Params{Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars, vars...)
 			return nil
 		}})
 	})
 	t.Run("online", func(t *testing.T) { online(t, env) })
+}
+
+// oneByOne runs the transcripts of a directory in turn: they share tokens, and
+// SoftHSM2 does not show a token while another process writes to it.
+func oneByOne(t *testing.T, dir string, p testscript.Params) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("transcripts in %s: %v %v", dir, files, err)
+	}
+	for _, file := range files {
+		p.Files = []string{file}
+		t.Run("in_turn", func(t *testing.T) { testscript.Run(t, p) })
+	}
 }
 
 // online runs the transcripts in testdata/online, each against a gateway of
@@ -70,12 +83,13 @@ func online(t *testing.T, env *softhsm.Env) {
 	p, vars := provision(t, env)
 	entry := p.registry(t)
 	vars = append(vars, env.Environ(), "TZ=UTC")
-	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "online"), Cmds: map[string]func(*testscript.TestScript, bool, []string){"verify": verify}, Setup: func(e *testscript.Env) error {
+	cmds := map[string]func(*testscript.TestScript, bool, []string){"verify": verify}
+	oneByOne(t, filepath.Join("testdata", "online"), testscript.Params{Cmds: cmds, Setup: func(e *testscript.Env) error {
 		g, stop := startGateway(t, filepath.Join(e.WorkDir, ".gateway"), entry, p["kernel"], p["log"])
 		e.Defer(stop)
 		e.Vars = append(e.Vars, vars...)
 		e.Vars = append(e.Vars, "KGCTL_SERVER="+g.url, "KGCTL_ROOT="+g.root.String(), "KGCTL_TOKEN_FILE="+filepath.Join(g.dir, "operator.token"),
-			"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, ".config"), "GATEWAY="+g.dir, "LIAR="+liar(e, g), "CHANGES="+changes(e, g, p["ci"]))
+			"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, ".config"), "GATEWAY="+g.dir, "PINS="+filepath.Join(env.Dir, "pins"), "LIAR="+liar(e, g), "CHANGES="+changes(e, g, p["ci"]))
 		return nil
 	}})
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
@@ -42,7 +41,7 @@ func (a *app) manifestCreate() *cobra.Command {
 			return a.createManifest(cmd.Context(), f)
 		},
 	}
-	f.flags(cmd.Flags())
+	f.flags(cmd)
 	s := cmd.Flags()
 	s.StringVar(&f.kernelID, "kernel-id", "", "ID of the Kernel")
 	s.StringVar(&f.id, "id", "", "your ID in the registry")
@@ -54,8 +53,8 @@ func (a *app) manifestCreate() *cobra.Command {
 }
 
 // flags are those of any proposal, with a gateway or without.
-func (f *manifestFlags) flags(s *pflag.FlagSet) {
-	m := &f.m
+func (f *manifestFlags) flags(cmd *cobra.Command) {
+	s, m := cmd.Flags(), &f.m
 	s.StringVar(&f.kind, "type", "", "code, manifest, policy or rollback")
 	s.StringVar(&f.upgradeID, "upgrade-id", "", "UUID of the upgrade (default a new one)")
 	s.StringVar(&f.target, "target", "", "name of the target")

@@ -35,7 +35,7 @@ type change struct {
 }
 
 // readChange refuses an artifact that is not the manifest's. The proposer's
-// signature is not verified: that needs the registry.
+// signature is not verified here: that needs the registry.
 func readChange(manifest, artifact string) (*change, error) {
 	data, err := readFile(manifest, envelope.MaxWire)
 	if err != nil {
@@ -57,4 +57,9 @@ func readChange(manifest, artifact string) (*change, error) {
 		return nil, failure.New(failure.ArtifactMismatch, "%s is %s, but the manifest is about %s", artifact, patch, m.PatchHash)
 	}
 	return &change{env, m, env.PayloadDigest(), patch}, nil
+}
+
+// sayUnverified: words alone prove no proposer.
+func (a *app) sayUnverified(c *change) {
+	a.say("Without a registry the signature of %s, who is named as the proposer, is NOT verified.", c.manifest.ProposedBy)
 }

@@ -14,9 +14,9 @@ import (
 const maxRegistryFile = 4 << 20
 
 func (a *app) registryCommand() *cobra.Command {
-	cmd := group("registry", "Propose, sign and show the key registry", `A registry file holds the document and the statement that approvers sign.
+	cmd := group("registry", "Propose, sign, show and publish the key registry", `A registry file holds the document and the statement that approvers sign.
 It goes from approver to approver; each adds one signature.`)
-	cmd.AddCommand(a.registryPropose(), a.registrySign(), a.registryShow())
+	cmd.AddCommand(a.registryPropose(), a.registrySign(), a.registryShow(), a.registryPublish(), a.registrySuspend())
 	return cmd
 }
 
@@ -55,6 +55,41 @@ func (f *registryFile) checkStatement(path string) error {
 	}
 	if string(want) != string(f.Statement.Payload) {
 		return fmt.Errorf("registry %s: %w", path, failure.New(failure.BindingMismatch, "the statement does not speak of the document beside it"))
+	}
+	return nil
+}
+
+// checkSignatures refuses a registry, to be built upon, that is not signed as
+// far as it can tell by itself: each signature verifies, at least 3 of its
+// approvers have signed, and of version 1 every approver's key. That it follows
+// from the root, whoever accepts the next version checks.
+func (f *registryFile) checkSignatures(path string) error {
+	keys := map[envelope.KeyID]holding{}
+	for _, h := range holdings(f.doc) {
+		keys[h.Key.KeyID] = h
+	}
+	persons := map[envelope.ID]bool{}
+	signed := map[envelope.KeyID]bool{}
+	for _, sig := range f.Statement.Signatures {
+		h, known := keys[sig.KeyID]
+		if !known || h.Kind != keyregistry.KindApprover {
+			if f.doc.Version == 1 {
+				return fmt.Errorf("registry %s: %w", path, failure.New(failure.RegistryThresholdNotMet, "key %s signed, but is no approver's", sig.KeyID))
+			}
+			continue // of an approver of the version before, perhaps
+		}
+		if err := h.Key.Verify(f.Statement, sig); err != nil {
+			return fmt.Errorf("registry %s: the signature of %s: %w", path, h.ID, err)
+		}
+		persons[h.ID], signed[sig.KeyID] = true, true
+	}
+	if len(persons) < keyregistry.Quorum {
+		return fmt.Errorf("registry %s: %w", path, failure.New(failure.RegistryThresholdNotMet, "%d of its approvers have signed it, where 3 must", len(persons)))
+	}
+	for id, h := range keys {
+		if f.doc.Version == 1 && h.Kind == keyregistry.KindApprover && !signed[id] {
+			return fmt.Errorf("registry %s: %w", path, failure.New(failure.RegistryThresholdNotMet, "key %s of %s has not signed it", id, h.ID))
+		}
 	}
 	return nil
 }

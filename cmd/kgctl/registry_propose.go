@@ -91,6 +91,9 @@ func (f proposeFlags) start() (*keyregistry.Document, []holding, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := prev.checkSignatures(f.previous); err != nil {
+		return nil, nil, err
+	}
 	if f.kernelID != "" && envelope.ID(f.kernelID) != prev.doc.KernelID {
 		return nil, nil, usagef("--previous is the registry of Kernel %s", prev.doc.KernelID)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -17,25 +18,35 @@ func bindingf(format string, args ...any) error {
 // shownKey is one line of registry show.
 type shownKey struct {
 	holding
-	Signature string `json:"signature"` // valid, missing, INVALID, or - where none is asked
+	Signature string `json:"signature"` // valid, missing, INVALID, SUSPENDED, or - where none is asked
 }
 
 func (a *app) registryShow() *cobra.Command {
-	var root string
 	var chain []string
 	cmd := &cobra.Command{
-		Use:   "show [--root DIGEST [--previous FILE...]] FILE",
-		Short: "Show who is in a registry file and who has signed it",
-		Long: `Show who is in a registry file and who has signed it. With --root, the pinned digest of
-version 1, the file is verified by the protocol's rules, after the versions before it (--previous, in order).`,
-		Example: `  kgctl registry show --root sha256:... registry.json`,
-		Args:    oneFile,
+		Use:   "show [FILE [--root DIGEST [--previous FILE...]]]",
+		Short: "Show who is in the registry and who has signed it",
+		Long: `Show who is in the registry and who has signed it: the one in force at the gateway, verified from the pinned
+root, or one in a FILE. With --root a file is verified by the protocol's rules, after the versions before it
+(--previous, in order).`,
+		Example: `  kgctl registry show
+  kgctl registry show --root sha256:... registry.json`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return oneFile(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.showLiveRegistry(cmd.Context())
+			}
 			f, err := readRegistry(args[0])
 			if err != nil {
 				return err
 			}
-			if err := a.showRegistry(f); err != nil || root == "" {
+			root := a.connection.root
+			if err := a.showRegistry(f, nil); err != nil || root == "" {
 				return err
 			}
 			if err := acceptChain(root, chain, f); err != nil {
@@ -45,9 +56,27 @@ version 1, the file is verified by the protocol's rules, after the versions befo
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&root, "root", "", "pinned digest of version 1")
 	cmd.Flags().StringArrayVar(&chain, "previous", nil, "registry file of an older version; repeated, oldest first")
 	return cmd
+}
+
+func (a *app) showLiveRegistry(ctx context.Context) error {
+	s, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	entries, err := s.Registry(ctx)
+	if err != nil {
+		return err
+	}
+	if len(entries) != len(s.regs) {
+		return fmt.Errorf("%w: a new registry came into force just now; ask again", errChanged)
+	}
+	f := &registryFile{SignedDocument: entries[len(entries)-1], doc: s.registry().Document(), digest: s.registry().Digest()}
+	if envelope.DigestOf(f.Document) != f.digest {
+		return fmt.Errorf("%w: a new registry came into force just now; ask again", errChanged)
+	}
+	return a.showRegistry(f, s.suspended)
 }
 
 func acceptChain(root string, files []string, last *registryFile) error {
@@ -69,7 +98,7 @@ func acceptChain(root string, files []string, last *registryFile) error {
 	return err
 }
 
-func (a *app) showRegistry(f *registryFile) error {
+func (a *app) showRegistry(f *registryFile, suspended map[envelope.KeyID]bool) error {
 	signatures := map[envelope.KeyID]envelope.Signature{}
 	for _, s := range f.Statement.Signatures {
 		signatures[s.KeyID] = s
@@ -86,6 +115,9 @@ func (a *app) showRegistry(f *registryFile) error {
 					k.Signature = "INVALID"
 				}
 			}
+		}
+		if suspended[h.Key.KeyID] {
+			k.Signature = "SUSPENDED"
 		}
 		keys = append(keys, k)
 		rows = append(rows, []string{string(h.ID), h.Name, title(h), string(h.Key.KeyID), h.Key.NotAfter.String(), k.Signature})

@@ -96,6 +96,9 @@ func (a *app) sayChanges(f *registryFile, previous string) error {
 		if err != nil {
 			return err
 		}
+		if err := prev.checkSignatures(previous); err != nil {
+			return err
+		}
 		if *f.doc.Previous != prev.digest {
 			return bindingf("%s is not the registry that this one follows", previous)
 		}

@@ -42,7 +42,7 @@ submitted. With --manifest, one that was signed elsewhere (kgctl manifest create
 			return a.createUpgrade(cmd.Context(), f)
 		},
 	}
-	f.flags(cmd.Flags())
+	f.flags(cmd)
 	cmd.Flags().StringVar(&f.base, "base", "", "patchHash that must be live at the target, or none (default: what is)")
 	cmd.Flags().StringVar(&signed, "manifest", "", "manifest that is signed already")
 	return cmd

@@ -51,16 +51,22 @@ than that (or, without --until, other than completed or rolled_back) the exit co
 
 // watch shows what has happened, then what happens, without a gap between them.
 func (a *app) watch(ctx context.Context, gateway *client.Client, id envelope.UUID, until client.State) error {
-	past, err := gateway.UpgradeEvents(ctx, id)
-	if err != nil {
-		return err
-	}
 	var next int64
-	for _, e := range past {
-		if err := a.showEvent(e); err != nil {
+	catchUp := func() error {
+		events, err := gateway.UpgradeEvents(ctx, id)
+		if err != nil {
 			return err
 		}
-		next = e.Seq + 1
+		for _, e := range events {
+			if e.Seq < next {
+				continue
+			}
+			if err := a.showEvent(e); err != nil {
+				return err
+			}
+			next = e.Seq + 1
+		}
+		return nil
 	}
 	over := func() error {
 		detail, err := gateway.Upgrade(ctx, id)
@@ -69,26 +75,29 @@ func (a *app) watch(ctx context.Context, gateway *client.Client, id envelope.UUI
 		}
 		return ended(detail.Upgrade, until)
 	}
-	if err := over(); err != nil {
-		return stopped(err)
+	if err := catchUp(); err != nil {
+		return err
 	}
-	return stopped(gateway.Watch(ctx, next, func(e client.Event) error {
-		if e.UpgradeId == nil || *e.UpgradeId != string(id) {
-			return nil
-		}
-		if err := a.showEvent(e); err != nil {
-			return err
-		}
-		return over()
-	}))
-}
-
-// stopped: to have seen enough is no error.
-func stopped(err error) error {
-	if errors.Is(err, client.ErrStop) {
-		return nil
+	verdict := over()
+	if verdict == nil {
+		verdict = gateway.Watch(ctx, next, func(e client.Event) error {
+			if e.UpgradeId == nil || *e.UpgradeId != string(id) {
+				return nil
+			}
+			if err := a.showEvent(e); err != nil {
+				return err
+			}
+			next = e.Seq + 1
+			return over()
+		})
 	}
-	return err
+	if errors.Is(verdict, client.ErrStop) {
+		verdict = nil
+	}
+	if ctx.Err() == nil { // the state may be ahead of the stream
+		verdict = errors.Join(verdict, catchUp())
+	}
+	return verdict
 }
 
 // ended is nil while there is more to come, ErrStop where all is well.
