@@ -9,6 +9,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/awskms/awskmstest"
 	"github.com/kernelgate/kernelgate/signer/filekey"
+	"github.com/kernelgate/kernelgate/signer/gcpkms/gcpkmstest"
 	"github.com/kernelgate/kernelgate/signer/open"
 )
 
@@ -33,6 +34,24 @@ func TestOpenFile(t *testing.T) {
 
 func TestOpenAWSKMS(t *testing.T) {
 	u, err := awskmstest.New(t).CreateKey(signer.ECDSAP256SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := open.Open(t.Context(), u.String(), open.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Sign(t.Context(), []byte("m")); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := open.Open(t.Context(), u.String(), open.Options{KeyID: strings.Repeat("0", 64)}); !errors.Is(err, signer.ErrKey) || s != nil {
+		t.Fatalf("another key expected: got %v, want ErrKey", err)
+	}
+}
+
+func TestOpenGCPKMS(t *testing.T) {
+	u, err := gcpkmstest.New(t).CreateKey(signer.ECDSAP256SHA256)
 	if err != nil {
 		t.Fatal(err)
 	}
