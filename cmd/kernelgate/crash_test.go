@@ -18,7 +18,7 @@ func (w *world) verifyLog(t *testing.T, c *client.Client) int64 {
 	t.Helper()
 	note, err := c.Checkpoint(t.Context())
 	must(t, err)
-	chain, err := c.Registry(t.Context())
+	chain, err := c.RegistryChain(t.Context())
 	must(t, err)
 	header, err := history.NewHeader("kernel-test", chain.Entries, note)
 	must(t, err)

@@ -34,7 +34,7 @@ func TestWrongPIN(t *testing.T) {
 	if pids := guardPIDs(t, p); len(pids) != 0 || strings.Count(p.text(), "PIN refused") > 2 {
 		t.Errorf("the guard was started again: %v\n%s", pids, p.text())
 	}
-	if chain, err := c.Registry(t.Context()); err != nil || len(chain.Entries) != 1 {
+	if chain, err := c.RegistryChain(t.Context()); err != nil || len(chain.Entries) != 1 {
 		t.Errorf("reading does not go on: %v", err)
 	}
 	_, env := w.manifest(t, w.root)

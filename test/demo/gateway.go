@@ -29,23 +29,29 @@ type demo struct {
 	ended    chan error
 	site     *http.Server
 	siteURL  string
+	temp     string // removed at the end
 }
 
 // start begins the Kernel, starts the gateway, and a web server behind what is live.
 func (d *demo) start(ctx context.Context) error {
 	step("3. The gateway. It starts the guard, the one process that can use the Kernel's keys.")
+	socket, err := d.socket()
+	if err != nil {
+		return err
+	}
 	config := fmt.Sprintf(`# The demo's gateway; docs/configuration.md says what else there is.
 root: %s
 listen: 127.0.0.1:0
 guard:
   recordsKey: %q
   auditKey: %q
+  socket: %q
 targets:
   web:
     release:
       dir: web
       keep: 3
-`, d.root, d.keys["kernel-records"], d.keys["kernel-audit"])
+`, d.root, d.keys["kernel-records"], d.keys["kernel-audit"], socket)
 	if err := d.leave("kernelgate.yaml", []byte(config), 0o600); err != nil {
 		return err
 	}
@@ -60,6 +66,18 @@ targets:
 		return err
 	}
 	return d.startSite()
+}
+
+// socket is the guard's, elsewhere where the demo's directory is too deep for
+// the 103 bytes that a socket's address holds.
+func (d *demo) socket() (string, error) {
+	socket := d.path("data", "guard.sock")
+	if len(socket) <= 103 {
+		return socket, nil
+	}
+	dir, err := os.MkdirTemp("", "kg")
+	d.temp = dir
+	return filepath.Join(dir, "guard.sock"), err
 }
 
 func (d *demo) makeTokens(ctx context.Context) error {
@@ -174,6 +192,9 @@ func (d *demo) stop() error {
 		if err := <-d.ended; err != nil {
 			failed = append(failed, fmt.Errorf("the gateway's end: %w; see %s", err, d.path("gateway.log")))
 		}
+	}
+	if d.temp != "" {
+		failed = append(failed, os.RemoveAll(d.temp))
 	}
 	return errors.Join(failed...)
 }
