@@ -1,0 +1,102 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/kernelgate/kernelgate/keyregistry"
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// rules is a policy that answers as it is told, and keeps what it was asked.
+type rules struct {
+	digest envelope.Digest
+	deny   bool
+	err    error
+	asked  []upgrade.PolicyInput
+}
+
+func (p *rules) Engine() string          { return "test" }
+func (p *rules) Digest() envelope.Digest { return p.digest }
+func (p *rules) Evaluate(_ context.Context, in upgrade.PolicyInput) (upgrade.PolicyVerdict, error) {
+	p.asked = append(p.asked, in)
+	return upgrade.PolicyVerdict{Allow: !p.deny, OnCanaryFailure: upgrade.CanaryRollback}, p.err
+}
+
+func pinned(t *testing.T) (*world, *rules) {
+	pin := envelope.DigestOf([]byte("policy"))
+	p := &rules{digest: pin}
+	w := newWorld(t, func(d *keyregistry.Document) { d.Rules.PolicyDigest = &pin })
+	w.config.Policy = p
+	w.reopen()
+	return w, p
+}
+
+func TestPinnedPolicy(t *testing.T) {
+	w, p := pinned(t)
+	p.deny = true
+	w.refused(failure.PolicyDenied, second(w.sign(w.quorum(1, upgrade.None)))) // though the gateway says that it allows
+	p.deny, p.err = false, errors.New("broken")
+	w.refused(failure.PolicyDenied, second(w.sign(w.quorum(1, upgrade.None))))
+	p.err = nil
+	other := w.quorum(1, upgrade.None)
+	other.PolicyDecision.PolicyDigest = envelope.Digest{}
+	w.refused(failure.PolicyDenied, second(w.sign(other)))
+	p.digest = envelope.DigestOf([]byte("another"))
+	w.refused(failure.PolicyDenied, second(w.sign(w.quorum(1, upgrade.None))))
+	w.config.Policy = nil
+	w.reopen()
+	w.refused(failure.PolicyDenied, second(w.sign(w.quorum(1, upgrade.None))))
+	p.digest = *w.doc.Rules.PolicyDigest
+	w.config.Policy = p
+	w.reopen()
+	w.deploy(w.quorum(1, upgrade.None))
+	p.deny = true
+	w.refused(failure.PolicyDenied, second(w.sign(w.emergency(w.manifest(2, rev(1)))))) // never waived
+}
+
+func (w *world) costs(n int, base upgrade.Revision, euros int64) upgrade.QuorumBundle {
+	m := w.manifest(n, base)
+	m.Impact.Cost = &upgrade.Cost{Currency: "EUR", MinorUnits: euros}
+	return w.agreed(m)
+}
+
+// What is spent is what the guard signed this month, and never less than the
+// gateway says in the log.
+func TestSpent(t *testing.T) {
+	w, p := pinned(t)
+	last := func() []upgrade.Cost { return p.asked[len(p.asked)-1].Spent }
+	w.deploy(w.costs(1, upgrade.None, 100))
+	if len(last()) != 0 {
+		t.Fatalf("%v before anything", last())
+	}
+	failed := w.costs(2, rev(1), 1000)
+	must(w.sign(failed))
+	w.ok(w.guard.Outcome(t.Context(), w.show(auditlog.UpgradeApplyFailed, failed)))
+	w.deploy(w.costs(3, rev(1), 20))
+	if got := last(); len(got) != 1 || got[0].MinorUnits != 100 {
+		t.Fatalf("%v", got)
+	}
+	spent := func(b upgrade.QuorumBundle, list ...string) error {
+		seq := w.append(auditlog.UpgradeApplying, b.Quorum.UpgradeID, auditlog.Data{auditlog.DataBundleDigest: b.Digest().String(), DataSpent: list})
+		w.seal()
+		return second(w.guard.SignRecord(t.Context(), b, w.prove(seq)))
+	}
+	for _, bad := range [][]string{{"EUR"}, {"EUR=-1"}, {"EURO=1"}, {"EUR=1", "EUR=2"}, {"EUR=9007199254740992"}} {
+		w.refused(failure.PolicyDenied, spent(w.quorum(4, rev(3)), bad...))
+	}
+	w.ok(spent(w.quorum(4, rev(3)), "EUR=7", "USD=5"))
+	if got := last(); len(got) != 2 || got[0].MinorUnits != 120 || got[1] != (upgrade.Cost{Currency: "USD", MinorUnits: 5}) {
+		t.Fatalf("%v", got)
+	}
+	w.now = at("2026-07-01T00:00:00Z")
+	w.delegate()
+	w.ok(spent(w.quorum(5, rev(4)), "EUR=7"))
+	if got := last(); len(got) != 1 || got[0].MinorUnits != 7 {
+		t.Fatalf("%v", got)
+	}
+}
