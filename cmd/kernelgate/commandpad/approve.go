@@ -3,6 +3,8 @@ package commandpad
 import (
 	"encoding/base64"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -19,6 +21,7 @@ type approvePage struct {
 	Ceremony   string // JSON, for the page's script
 	BrowserKey bool   // the person has a key that signs here
 	MayDecide  bool   // rejections and test requests are taken
+	Window     string // for ratification
 }
 
 // signing is what the page's script needs to make a record. Watch is what
@@ -47,13 +50,52 @@ type browserKey struct {
 }
 
 func (p *Pad) approve(w http.ResponseWriter, r *http.Request, u user) error {
-	page, err := p.load(r, u)
+	page, _, err := p.ceremony(r, u)
 	if err != nil {
 		return err
 	}
-	reg, err := p.registry(r)
+	page.MayDecide = page.seatOf(u.Person) && page.Open()
+	p.render(w, r, http.StatusOK, "approve", frame{Title: "Approve: " + page.Intent, User: u, Place: "inbox", Page: page})
+	return nil
+}
+
+// emergency is the page of its own on which an emergency is triggered.
+func (p *Pad) emergency(w http.ResponseWriter, r *http.Request, u user) error {
+	page, reg, err := p.ceremony(r, u)
 	if err != nil {
 		return err
+	}
+	page.CanSign = whyNoEmergency(page, reg, u)
+	page.Window = span(reg.Rules().RatificationWindowSeconds)
+	p.render(w, r, http.StatusOK, "emergency", frame{Title: "Emergency: " + page.Intent, User: u, Place: "inbox", Page: page})
+	return nil
+}
+
+// whyNoEmergency says why this person cannot trigger one; "" where they can.
+func whyNoEmergency(page *approvePage, reg *keyregistry.Registry, u user) string {
+	approver, ok := reg.Approver(u.Person)
+	switch {
+	case !ok || !approver.Role.MayTriggerEmergency():
+		return "Only the superadmin and the security engineer can trigger an emergency."
+	case page.Manifest.BaseRevision == upgrade.None:
+		return "Nothing is live at " + string(page.Upgrade.Target) + " yet, so there would be nothing to go back to."
+	case page.Policy != nil && !page.Policy.Allow:
+		return "The policy denies this upgrade. An emergency waives the quorum and the tests, never the policy."
+	case !slices.Contains([]workflow.State{workflow.StateDraft, workflow.StatePaused, workflow.StatePendingApproval, workflow.StateQuorumReached}, page.Upgrade.State):
+		return "This upgrade is " + strings.ToLower(stateName(page.Upgrade.State)) + "; it cannot be applied any more."
+	}
+	return ""
+}
+
+// ceremony is a page with what its script needs to sign about the upgrade.
+func (p *Pad) ceremony(r *http.Request, u user) (*approvePage, *keyregistry.Registry, error) {
+	page, err := p.load(r, u)
+	if err != nil {
+		return nil, nil, err
+	}
+	reg, err := p.registry(r)
+	if err != nil {
+		return nil, nil, err
 	}
 	s := signing{WordList: p.assets.url(wordList), Keys: browserKeys(reg, u.Person, p.now()), About: about{
 		reg.KernelID(), page.Upgrade.ID, u.Person, page.Upgrade.ManifestDigest, page.Manifest.PatchHash, reg.Digest(),
@@ -62,13 +104,8 @@ func (p *Pad) approve(w http.ResponseWriter, r *http.Request, u user) error {
 		"its state": string(page.Upgrade.State), "the manifest": page.Upgrade.ManifestDigest.String(), "the registry in force": reg.Digest().String(),
 		"what the policy says": policyText(page.Policy), "a test result": testsText(page.Tests), "a request for tests": page.requested(),
 	}
-	ceremony, err := json.Marshal(s, json.Deterministic(true))
-	if err != nil {
-		return err
-	}
-	out := approvePage{page, string(ceremony), len(s.Keys) > 0, page.seatOf(u.Person) && page.Open()}
-	p.render(w, r, http.StatusOK, "approve", frame{Title: "Approve: " + page.Intent, User: u, Place: "inbox", Page: out})
-	return nil
+	text, err := json.Marshal(s, json.Deterministic(true))
+	return &approvePage{upgradePage: page, Ceremony: string(text), BrowserKey: len(s.Keys) > 0}, reg, err
 }
 
 // registry is the document in force.

@@ -88,6 +88,7 @@ func (p *Pad) routes() {
 	p.mux.HandleFunc("GET /{$}", p.page(p.signedIn(p.inbox)))
 	p.mux.HandleFunc("GET /upgrades/{id}", p.page(p.signedIn(p.upgrade)))
 	p.mux.HandleFunc("GET /upgrades/{id}/approve", p.page(p.signedIn(p.approve)))
+	p.mux.HandleFunc("GET /upgrades/{id}/emergency", p.page(p.signedIn(p.emergency)))
 	p.mux.HandleFunc("GET /new", p.page(p.signedIn(p.propose)))
 	p.mux.HandleFunc("GET /rollback", p.page(p.signedIn(p.rollback)))
 	p.mux.HandleFunc("GET /registry", p.page(p.signedIn(p.registryPage)))

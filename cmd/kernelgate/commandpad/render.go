@@ -23,7 +23,7 @@ func parsePages(a assets) (map[string]*template.Template, error) {
 	dir := subFiles("templates")
 	functions := template.FuncMap{
 		"asset": a.url, "state": stateName, "tone": stateTone, "ago": ago, "left": left, "short": short, "lower": strings.ToLower,
-		"bytes": byteSize, "seat": seatName, "event": eventName, "money": money, "item": newItem, "mark": markName, "days": span, "eventTypes": eventTypes,
+		"bytes": byteSize, "seat": seatName, "event": eventName, "money": money, "item": newItem, "mark": markName, "days": span, "eventTypes": eventTypes, "deref": func(t *envelope.Time) envelope.Time { return *t },
 		"sub": func(a, b int64) int64 { return a - b },
 	}
 	base, err := template.New("base").Funcs(functions).ParseFS(dir, "base.html", "part-*.html")

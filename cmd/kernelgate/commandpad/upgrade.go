@@ -43,9 +43,16 @@ func (page *upgradePage) Open() bool {
 // MayAsk says whether approvals can be asked for.
 func (page *upgradePage) MayAsk() bool { return page.Upgrade.State == workflow.StateDraft }
 
+// MayTrigger says whether an emergency could be triggered by whoever may.
+func (page *upgradePage) MayTrigger() bool {
+	return slices.Contains([]workflow.State{workflow.StateDraft, workflow.StatePaused, workflow.StatePendingApproval}, page.Upgrade.State) &&
+		page.Manifest.BaseRevision != upgrade.None
+}
+
 // MayRollBack says whether a rollback may be proposed.
 func (page *upgradePage) MayRollBack() bool {
-	return page.Upgrade.State == workflow.StateCompleted && page.Manifest.BaseRevision != upgrade.None
+	live := []workflow.State{workflow.StateCompleted, workflow.StateApplied, workflow.StateValidating, workflow.StateEmergencyApplied}
+	return slices.Contains(live, page.Upgrade.State) && page.Manifest.BaseRevision != upgrade.None
 }
 
 func (p *Pad) upgrade(w http.ResponseWriter, r *http.Request, u user) error {
