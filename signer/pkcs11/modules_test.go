@@ -67,6 +67,15 @@ func background(t testing.TB, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// answers reports whether somebody takes connections there.
+func answers(network, address string) bool {
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
@@ -104,13 +113,7 @@ func newTPM(t *testing.T) (module string) {
 	background(t, "swtpm", "socket", "--tpm2", "--tpmstate", "dir="+dir, "--flags", "not-need-init,startup-clear",
 		"--server", fmt.Sprintf("type=tcp,bindaddr=127.0.0.1,port=%d", port),
 		"--ctrl", fmt.Sprintf("type=tcp,bindaddr=127.0.0.1,port=%d", port+1))
-	eventually(t, "swtpm listens", func() bool {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
+	eventually(t, "swtpm listens", func() bool { return answers("tcp", fmt.Sprintf("127.0.0.1:%d", port+1)) })
 	t.Setenv("TPM2_PKCS11_STORE", t.TempDir())
 	t.Setenv("TPM2_PKCS11_TCTI", fmt.Sprintf("swtpm:host=127.0.0.1,port=%d", port))
 	return module
@@ -211,7 +214,7 @@ func newRemote(t *testing.T, env *softhsm.Env) *remote {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
 	r.server = background(t, "p11-kit", "server", "--foreground", "--provider", env.Module, "--name", socket, "pkcs11:")
-	eventually(t, "p11-kit server listens", func() bool { _, err := os.Stat(socket); return err == nil })
+	eventually(t, "p11-kit server listens", func() bool { return answers("unix", socket) })
 	t.Setenv("P11_KIT_SERVER_ADDRESS", "unix:path="+socket)
 	return r
 }
