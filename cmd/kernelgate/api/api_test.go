@@ -106,11 +106,19 @@ type gateway struct {
 	engine *engine
 	tokens string
 	guard  error
+
+	handler http.Handler
 }
 
 const artifactLimit = 1 << 10
 
 func start(t *testing.T) *gateway {
+	t.Helper()
+	return startWith(t, func(e *engine) api.Engine { return e })
+}
+
+// startWith wraps the engine.
+func startWith(t *testing.T, wrap func(*engine) api.Engine) *gateway {
 	t.Helper()
 	key, err := filekey.New(ed25519.NewKeyFromSeed(make([]byte, 32)), signer.Ed25519)
 	check(t, err)
@@ -121,7 +129,7 @@ func start(t *testing.T) *gateway {
 	g.token(t, "first", "auditor")
 	tokens, err := api.OpenTokens(g.tokens)
 	check(t, err)
-	handler, err := api.New(api.Config{Engine: g.engine, Artifacts: store, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	handler, err := api.New(api.Config{Engine: wrap(g.engine), Artifacts: store, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Health: api.Health{MaxLogLag: 10,
 			Database: func(context.Context) error { return nil },
 			Guard:    func(context.Context) error { return g.guard },
@@ -129,7 +137,7 @@ func start(t *testing.T) *gateway {
 	check(t, err)
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	g.url = server.URL
+	g.url, g.handler = server.URL, handler
 	return g
 }
 
@@ -321,6 +329,21 @@ func (g *gateway) send(t *testing.T, method, path, media, body string) answer {
 	req, err := http.NewRequestWithContext(t.Context(), method, g.url+path, strings.NewReader(body))
 	check(t, err)
 	req.Header.Set("Content-Type", media)
+	req.Header.Set("Authorization", "Bearer "+g.token(t, "op", "operator"))
+	res, err := http.DefaultClient.Do(req)
+	check(t, err)
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	check(t, err)
+	return answer{res.StatusCode, string(data), res.Header}
+}
+
+// sendWith is a GET by an operator with one more header.
+func (g *gateway) sendWith(t *testing.T, path, name, value string) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.url+path, nil)
+	check(t, err)
+	req.Header.Set(name, value)
 	req.Header.Set("Authorization", "Bearer "+g.token(t, "op", "operator"))
 	res, err := http.DefaultClient.Do(req)
 	check(t, err)
