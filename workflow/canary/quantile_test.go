@@ -24,3 +24,21 @@ func TestQuantile(t *testing.T) {
 		t.Error("a nanosecond is rounded up to one step")
 	}
 }
+
+// FuzzParseAnswer: whatever a server answers is a number or an error.
+func FuzzParseAnswer(f *testing.F) {
+	for _, seed := range []string{
+		`{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0.5"]}]}}`,
+		`{"status":"success","data":{"resultType":"scalar","result":[1,"NaN"]}}`,
+		`{"status":"success","data":{"resultType":"scalar","result":null}}`,
+		`{"status":"success","data":{"resultType":"vector","result":[{"value":[1]}]}}`,
+		`{"status":"error","error":"x"}`, `null`, `[]`, ``,
+	} {
+		f.Add(200, []byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		if value, err := parseAnswer(status, body); err == nil && (value != value || status != 200) {
+			t.Fatalf("%v of status %d, %q", value, status, body)
+		}
+	})
+}

@@ -339,3 +339,24 @@ func fieldEdges() []forgery {
 		}, failure.KeyUnknown},
 	}
 }
+
+// A bundle file has at most 16 MiB. What is not looked at fills it here.
+func TestFileAtItsLimit(t *testing.T) {
+	w := newWorld(t)
+	var f *upgrade.File
+	w.file = func(made *upgrade.File) { f = made }
+	quorumFile(w)
+	sized := func(n int) []byte {
+		f.Audit = []byte(`{"x":""}`)
+		f.Audit = []byte(`{"x":"` + strings.Repeat("x", n-len(must(envelope.Canonical(f))())) + `"}`)
+		return must(envelope.Canonical(f))()
+	}
+	data := sized(upgrade.MaxBundle)
+	if _, err := upgrade.VerifyFile(data, w.root, false); err != nil || len(data) != upgrade.MaxBundle {
+		t.Errorf("%d bytes: %v", len(data), err)
+	}
+	data = sized(upgrade.MaxBundle + 1)
+	if _, err := upgrade.VerifyFile(data, w.root, false); failure.ClassOf(err) != failure.PayloadMalformed {
+		t.Errorf("%d bytes: %v", len(data), err)
+	}
+}
