@@ -2,7 +2,9 @@ package storage
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -43,19 +45,26 @@ func benchEvent() workflow.EventDraft {
 	}
 }
 
-func openBench(b *testing.B) *SQLite {
+// benchStore knows its file.
+type benchStore struct {
+	*SQLite
+	path string
+}
+
+func openBench(b *testing.B) benchStore {
 	b.Helper()
-	s, err := OpenSQLite(context.Background(), filepath.Join(b.TempDir(), "bench.db"), time.Now)
+	path := filepath.Join(b.TempDir(), "bench.db")
+	s, err := OpenSQLite(context.Background(), path, time.Now)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = s.Close() })
 	s.SetEventKey(registrytest.KernelID, registrytest.Key(signer.Ed25519))
-	return s
+	return benchStore{s, path}
 }
 
 // appendAll has 256 writers call Update with f, events times in all.
-func appendAll(b *testing.B, s *SQLite, events int, f func(workflow.Tx) error) time.Duration {
+func appendAll(b *testing.B, s benchStore, events int, f func(workflow.Tx) error) time.Duration {
 	b.Helper()
 	start := time.Now()
 	var group sync.WaitGroup
@@ -95,5 +104,72 @@ func bareInserts(b *testing.B) func(workflow.Tx) error {
 		}
 		seq++
 		return w.insert("tree (idx, hash)", 2, rows)
+	}
+}
+
+// BenchmarkLongLog is a log of 200,000 events, or of KERNELGATE_BENCH_EVENTS:
+// how long it takes to open, and appending to it against an empty one.
+func BenchmarkLongLog(b *testing.B) {
+	size := 200_000
+	if text := os.Getenv("KERNELGATE_BENCH_EVENTS"); text != "" {
+		var err error
+		if size, err = strconv.Atoi(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+	long := openBench(b)
+	fill(b, long, size)
+	const events = 10 * benchWriters
+	appendOne := func(tx workflow.Tx) error {
+		_, err := tx.AppendEvent(benchEvent())
+		return err
+	}
+	var opened, toLong, toEmpty time.Duration
+	rounds := 0
+	for b.Loop() {
+		start := time.Now()
+		again, err := OpenSQLite(context.Background(), long.path, time.Now)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := again.View(context.Background(), func(r workflow.Reader) error {
+			n, err := r.LogSize()
+			if err == nil && n < int64(size) {
+				b.Errorf("%d events", n)
+			}
+			if err == nil {
+				_, err = r.TreeRoot(n)
+			}
+			return err
+		}); err != nil {
+			b.Fatal(err)
+		}
+		opened += time.Since(start)
+		if err := again.Close(); err != nil {
+			b.Fatal(err)
+		}
+		toLong += appendAll(b, long, events, appendOne)
+		toEmpty += appendAll(b, openBench(b), events, appendOne)
+		rounds++
+	}
+	b.ReportMetric(opened.Seconds()/float64(rounds), "s-to-open")
+	b.ReportMetric(toEmpty.Seconds()/toLong.Seconds(), "of-empty-log")
+}
+
+// fill appends events many in one transaction, the quickest way to a long log.
+func fill(b *testing.B, s benchStore, size int) {
+	b.Helper()
+	for done := 0; done < size; done += 10_000 {
+		err := s.Update(context.Background(), func(tx workflow.Tx) error {
+			for range min(10_000, size-done) {
+				if _, err := tx.AppendEvent(benchEvent()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -211,36 +211,6 @@ func SignEvent(ctx context.Context, s signer.Signer, env *envelope.Envelope) err
 	return err
 }
 
-// ParseLeaf parses a leaf: the canonical bytes of an event's envelope. It does
-// not verify the signature; VerifyEvent does.
-func ParseLeaf(leaf []byte) (Event, envelope.Envelope, error) {
-	var e Event
-	if len(leaf) > MaxLeaf {
-		return e, envelope.Envelope{}, errTooLong
-	}
-	env, err := envelope.Parse(leaf)
-	if err != nil {
-		return e, env, err
-	}
-	if string(env.Bytes()) != string(leaf) {
-		return e, env, failure.New(failure.PayloadNotCanonical, "the leaf is not in RFC 8785 form")
-	}
-	if err := env.Expect(envelope.TypeAuditEvent); err != nil {
-		return e, env, err
-	}
-	sig, err := env.Single()
-	if err != nil {
-		return e, env, err
-	}
-	if err := envelope.DecodeCanonical(env.Payload, envelope.MaxPayload, &e); err != nil {
-		return e, env, err
-	}
-	if e.KeyID != sig.KeyID {
-		return e, env, failure.New(failure.BindingMismatch, "the event names another key than its signature")
-	}
-	return e, env, e.check()
-}
-
 // VerifyEvent checks an event's signature by a delegated event key, inside
 // that key's validity.
 func VerifyEvent(e Event, env envelope.Envelope, key EventKey) error {

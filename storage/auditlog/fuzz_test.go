@@ -30,6 +30,10 @@ func FuzzParseLeaf(f *testing.F) {
 		if again, err := envelope.Canonical(e); err != nil || !bytes.Equal(again, env.Payload) {
 			t.Fatalf("%q writes as %q, %v", env.Payload, again, err)
 		}
+		var strict auditlog.Event
+		if err := envelope.DecodeCanonical(env.Payload, envelope.MaxPayload, &strict); err != nil {
+			t.Fatalf("%q is an event's payload, yet not strict: %v", env.Payload, err)
+		}
 		if parsed, err := envelope.Parse(leaf); err != nil || parsed.PayloadDigest() != env.PayloadDigest() {
 			t.Fatalf("%q is a leaf and no envelope: %v", leaf, err)
 		}

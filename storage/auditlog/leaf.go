@@ -1,0 +1,100 @@
+package auditlog
+
+import (
+	"bytes"
+	"encoding/base64"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
+)
+
+// What stands in a leaf around its payload, its key and its signature. A leaf
+// has one spelling only, so that most need no JSON parser: whole logs are
+// verified at the pace of their signatures.
+const (
+	leafStart   = `{"payload":"`
+	leafKey     = `","payloadType":"` + envelope.TypeAuditEvent + `","signatures":[{"keyid":"`
+	leafSig     = `","sig":"`
+	leafEnd     = `"}]}`
+	keyIDDigits = 64
+)
+
+// ParseLeaf parses a leaf: the canonical bytes of an event's envelope. It does
+// not verify the signature; VerifyEvent does.
+func ParseLeaf(leaf []byte) (Event, envelope.Envelope, error) {
+	var e Event
+	if len(leaf) > MaxLeaf {
+		return e, envelope.Envelope{}, errTooLong
+	}
+	env, ok := splitLeaf(leaf)
+	if !ok {
+		var err error
+		if env, err = parseEnvelope(leaf); err != nil {
+			return e, env, err
+		}
+	}
+	if err := decodeEvent(env.Payload, &e); err != nil {
+		return e, env, err
+	}
+	if e.KeyID != env.Signatures[0].KeyID {
+		return e, env, failure.New(failure.BindingMismatch, "the event names another key than its signature")
+	}
+	return e, env, e.check()
+}
+
+// splitLeaf takes a leaf apart that is spelled as every right one is.
+func splitLeaf(leaf []byte) (envelope.Envelope, bool) {
+	var env envelope.Envelope
+	rest, ok1 := bytes.CutPrefix(leaf, []byte(leafStart))
+	payload, rest, ok2 := bytes.Cut(rest, []byte(leafKey))
+	key, rest, ok3 := bytes.Cut(rest, []byte(leafSig))
+	sig, ok4 := bytes.CutSuffix(rest, []byte(leafEnd))
+	if !ok1 || !ok2 || !ok3 || !ok4 || !envelope.IsLowerHex(string(key), keyIDDigits) {
+		return env, false
+	}
+	rawPayload, ok1 := decodeBase64(payload)
+	rawSig, ok2 := decodeBase64(sig)
+	if !ok1 || !ok2 || len(rawPayload) > envelope.MaxPayload {
+		return env, false
+	}
+	signatures := []envelope.Signature{{KeyID: envelope.KeyID(key), Sig: rawSig}}
+	return envelope.Envelope{Payload: rawPayload, PayloadType: envelope.TypeAuditEvent, Signatures: signatures}, true
+}
+
+// decodeBase64 is strict: the standard decoder skips line ends.
+func decodeBase64(text []byte) ([]byte, bool) {
+	raw, err := base64.StdEncoding.Strict().AppendDecode(nil, text)
+	return raw, err == nil && len(raw) > 0 && base64.StdEncoding.EncodedLen(len(raw)) == len(text)
+}
+
+// parseEnvelope is the way of all other envelopes, which names what is wrong.
+func parseEnvelope(leaf []byte) (envelope.Envelope, error) {
+	env, err := envelope.Parse(leaf)
+	if err != nil {
+		return env, err
+	}
+	if string(env.Bytes()) != string(leaf) {
+		return env, failure.New(failure.PayloadNotCanonical, "the leaf is not in RFC 8785 form")
+	}
+	if err := env.Expect(envelope.TypeAuditEvent); err != nil {
+		return env, err
+	}
+	_, err = env.Single()
+	return env, err
+}
+
+// decodeEvent is envelope.DecodeCanonical in fewer passes: a payload that the
+// parsed event is written as, canonically, is canonical, and says nothing else.
+// An event is written canonically: its members stand in order, none but data
+// has a character that needs an escape, and data sees to itself.
+func decodeEvent(payload []byte, e *Event) error {
+	if json.Unmarshal(payload, e, json.RejectUnknownMembers(true)) == nil && e.check() == nil {
+		if again, err := json.Marshal(e); err == nil && bytes.Equal(again, payload) {
+			return nil
+		}
+	}
+	*e = Event{}
+	return envelope.DecodeCanonical(payload, envelope.MaxPayload, e)
+}
