@@ -3,6 +3,8 @@ package workflow_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -344,6 +346,7 @@ func (h *house) successor() (keyregistry.Document, keyregistry.SignedDocument) {
 	doc.Version, doc.Previous, doc.IssuedAt = doc.Version+1, &previous, h.now()
 	doc.Approvers = append([]keyregistry.Approver{}, doc.Approvers...)
 	doc.Retired = append(append([]keyregistry.RetiredKey{}, doc.Retired...), keyregistry.RetiredKey{Holder: "eve", KeyID: h.id("eve")})
+	slices.SortFunc(doc.Retired, func(a, b keyregistry.RetiredKey) int { return strings.Compare(string(a.KeyID), string(b.KeyID)) })
 	doc.Approvers[4].Keys = h.key("eve")
 	return doc, registrytest.Entry(&doc, h.keys["ann"], h.keys["bob"], h.keys["cleo"], h.keys["eve"])
 }
