@@ -239,6 +239,9 @@ func (e *Engine) sealFrom(ctx context.Context, from int64) error {
 		if from < 0 {
 			from = sealed
 		}
+		if from < sealed {
+			return fmt.Errorf("%w: its memory ends at a log of %d events, behind its own checkpoint of %d: it is an old copy, and must be rebuilt from the log", ErrGuardUnavailable, from, sealed)
+		}
 		if from > size {
 			return fmt.Errorf("the guard has sealed %d events, where this log has %d: the store is an older one; restore the newest", from, size)
 		}
