@@ -19,6 +19,7 @@ type deciding struct {
 	key, artifact string
 	question      string
 	approving     bool // refused while the policy denies
+	emergency     bool // roles superadmin and security-engineer only
 	// record composes what is signed.
 	record func(r *reading, s *session, who envelope.ID, key envelope.KeyID, now envelope.Time) (payloadType string, record any)
 }
@@ -79,6 +80,9 @@ func (a *app) signDecisionOn(ctx context.Context, s *session, r *reading, d deci
 	who, err := a.signatory(s, id, keyregistry.KindApprover)
 	if err != nil {
 		return envelope.Envelope{}, err
+	}
+	if p, ok := s.registry().Approver(who); d.emergency && (!ok || !p.Role.MayTriggerEmergency()) {
+		return envelope.Envelope{}, failure.New(failure.RoleNotAllowed, "%s may not trigger an emergency: a superadmin or a security engineer must", who)
 	}
 	laterSession, err := a.open(ctx)
 	if err != nil {

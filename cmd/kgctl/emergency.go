@@ -15,7 +15,7 @@ unless three of five ratify it in time it is taken back by itself.`)
 }
 
 func (a *app) emergencyTrigger() *cobra.Command {
-	d := deciding{approving: true, question: "Apply this NOW, without a quorum?"}
+	d := deciding{approving: true, emergency: true, question: "Apply this NOW, without a quorum?"}
 	var reason string
 	cmd := &cobra.Command{
 		Use: "trigger ID --reason TEXT --key URI", Short: "Apply an upgrade at once, without a quorum", Args: oneUpgrade,

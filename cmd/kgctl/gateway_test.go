@@ -66,8 +66,7 @@ func startGateway(t testing.TB, dir string, entry keyregistry.SignedDocument, re
 	must(t, err)
 	release, err := deploy.OpenRelease(filepath.Join(dir, "web"), 3, deploy.DefaultLimits())
 	must(t, err)
-	rules, err := policy.Default()
-	must(t, err)
+	rules := blockingPayroll(t, filepath.Join(dir, "policy"))
 	guardClient := guard.NewClient(socket)
 	g.engine = workflow.New(workflow.Config{
 		Store: store, Artifacts: artifacts, Guard: guardClient, Policy: rules, Root: g.root, Instance: "test",
@@ -119,3 +118,14 @@ func (g *gateway) serve(t testing.TB, store *storage.SQLite, artifacts *artifact
 }
 
 func (g *gateway) tokens() string { return filepath.Join(g.dir, "tokens.json") }
+
+// blockingPayroll is the default policy, set to deny changes of payroll.
+func blockingPayroll(t testing.TB, dir string) *policy.Embedded {
+	t.Helper()
+	must(t, os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "workflow", "policy", "sentinelnet"))))
+	must(t, os.WriteFile(filepath.Join(dir, "data.json"), []byte(`{"sentinelnet": {"blocked": [{"name": "payroll", "components": ["payroll"],
+		"why": "Payroll is frozen until the audit is over; ask finance to lift it"}], "budgets": [], "onCanaryFailure": {"default": "rollback", "targets": {}}, "tests": []}}`), 0o644))
+	rules, err := policy.LoadDir(dir)
+	must(t, err)
+	return rules
+}

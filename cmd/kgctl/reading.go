@@ -26,9 +26,10 @@ type reading struct {
 
 func (r *reading) state() client.State { return r.detail.Upgrade.State }
 
-// open reports whether people's records still change the upgrade.
+// open reports whether people's records still change the upgrade; those about
+// an emergency that was applied ratify it.
 func (r *reading) open() bool {
-	return slices.Contains([]client.State{client.Draft, client.Paused, client.PendingApproval, client.QuorumReached}, r.state())
+	return slices.Contains([]client.State{client.Draft, client.Paused, client.PendingApproval, client.QuorumReached, client.EmergencyApplied}, r.state())
 }
 
 // read fetches an upgrade and verifies it as of now, by the registry in force,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -18,8 +19,28 @@ const (
 )
 
 // withToken runs do in a session of the one token that u names. login: with
-// the PIN of u's pin-source, which is tried once.
+// the PIN of u's pin-source, which is tried once. A call into a module cannot
+// be cancelled: after tokenTimeout it is given up, and ends with the process.
 func withToken(u pkcs11.URI, login bool, do func(*p11.Ctx, p11.SessionHandle) error) error {
+	return guarded(tokenTimeout, func() error { return inToken(u, login, do) })
+}
+
+// tokenTimeout leaves time for a smartcard to make an RSA key.
+const tokenTimeout = 2 * time.Minute
+
+// guarded gives up on a call that does not come back.
+func guarded(limit time.Duration, call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return hardwareError{fmt.Errorf("%w: the module has not answered for %s; unplug the token and plug it in again", signer.ErrUnavailable, limit)}
+	}
+}
+
+func inToken(u pkcs11.URI, login bool, do func(*p11.Ctx, p11.SessionHandle) error) error {
 	c := p11.New(u.ModulePath)
 	if c == nil {
 		return hardwareError{fmt.Errorf("%w: the module %s does not load", signer.ErrUnavailable, u.ModulePath)}
