@@ -52,7 +52,8 @@ func (w *writer) Wake(now envelope.Time, states []workflow.State) error {
 	for _, s := range states {
 		args = append(args, string(s))
 	}
-	_, err := w.tx.ExecContext(w.ctx, "UPDATE upgrades SET next_at = ? WHERE state IN (?"+strings.Repeat(", ?", len(states)-1)+")", args...)
+	query := "UPDATE upgrades SET next_at = ? WHERE state IN (?" + strings.Repeat(", ?", len(states)-1) + ")"
+	_, err := w.tx.ExecContext(w.ctx, query, args...)
 	return err
 }
 

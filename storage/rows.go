@@ -172,7 +172,8 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 // PutUpgrade writes an upgrade's row. The columns of a claim are not named, so
 // that the row that is written is nobody's.
 func (w *writer) PutUpgrade(u workflow.Upgrade) error {
-	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO upgrades ("+upgradeColumns+") VALUES (?"+strings.Repeat(", ?", 17)+")",
+	query := "INSERT OR REPLACE INTO upgrades (" + upgradeColumns + ") VALUES (?" + strings.Repeat(", ?", 17) + ")"
+	_, err := w.tx.ExecContext(w.ctx, query,
 		string(u.ID), string(u.Target), string(u.Type), string(u.State), u.ManifestDigest.String(), string(u.ProposedBy),
 		u.CreatedAt.Unix(), u.UpdatedAt.Unix(), optionalUnix(u.NextAt), u.ExpiresAt.Unix(), u.Reason, optionalDigest(u.BundleDigest),
 		optionalDigest(u.Patch), string(u.Case), optionalUnix(u.RatifyBy), string(u.RollbackID), optionalDigest(u.Ratifying), u.Version)
