@@ -120,7 +120,8 @@ func (w *writer) insert(into string, columns int, values []any) error {
 		if n < insertRows {
 			n = 1 // two statements in all, which stay prepared
 		}
-		if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO "+into+" VALUES "+row+strings.Repeat(", "+row, n-1), values[:n*columns]...); err != nil {
+		statement := "INSERT INTO " + into + " VALUES " + row + strings.Repeat(", "+row, n-1) //nolint:gosec // of constants; the values are bound
+		if _, err := w.tx.ExecContext(w.ctx, statement, values[:n*columns]...); err != nil {
 			return err
 		}
 		values = values[n*columns:]

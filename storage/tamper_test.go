@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,22 +131,11 @@ func (w *sealed) administer(t *testing.T, f func(db *sql.DB)) {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	rows, err := db.Query("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
-	if err != nil {
+	var triggers string
+	if err := db.QueryRow("SELECT group_concat(name, ' ') FROM sqlite_schema WHERE type = 'trigger'").Scan(&triggers); err != nil {
 		t.Fatal(err)
 	}
-	var triggers []string
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			t.Fatal(err)
-		}
-		triggers = append(triggers, name)
-	}
-	if err := rows.Close(); err != nil || len(triggers) == 0 {
-		t.Fatalf("%d triggers, %v", len(triggers), err)
-	}
-	for _, name := range triggers {
+	for _, name := range strings.Fields(triggers) {
 		execSQL(t, db, "DROP TRIGGER "+name)
 	}
 	f(db)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -98,7 +99,7 @@ func Cosignatures(text string, witnesses []Witness) ([]Cosignature, error) {
 		verifiers[i] = cosigner{w}
 	}
 	n, err := note.Open([]byte(text), note.VerifierList(verifiers...))
-	if _, none := err.(*note.UnverifiedNoteError); none { // returned bare, by note's documentation
+	if none := new(note.UnverifiedNoteError); errors.As(err, &none) {
 		return nil, nil
 	}
 	if err != nil {
