@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/storage"
 	"github.com/kernelgate/kernelgate/storage/account"
-	"github.com/kernelgate/kernelgate/storage/artifact"
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
@@ -68,39 +66,4 @@ func openAccounts(ctx context.Context, c *Config) (*storage.SQLite, error) {
 		return nil, fmt.Errorf("database %s: %w", c.Database.URL, err)
 	}
 	return db, nil
-}
-
-// defaultMaxArtifact is in bytes.
-const defaultMaxArtifact = 1 << 30
-
-// Artifacts is where artifacts are kept.
-type Artifacts struct {
-	URL      string `yaml:"url"`      // a directory, or file: and an absolute path
-	MaxBytes int64  `yaml:"maxBytes"` // of one artifact
-}
-
-func (a *Artifacts) settle(c *Config) error {
-	if a.MaxBytes <= 0 {
-		return errors.New("maxBytes: set a positive number of bytes")
-	}
-	u, err := url.Parse(a.URL)
-	if err != nil {
-		return fmt.Errorf("url: %q is neither a directory nor a URL", a.URL)
-	}
-	switch u.Scheme {
-	case "":
-		a.URL = c.data(a.URL, "artifacts")
-	case "file":
-		if u.Host != "" || !filepath.IsAbs(u.Path) {
-			return fmt.Errorf("url: %q: a file URL is file: and an absolute path", a.URL)
-		}
-		a.URL = filepath.Clean(u.Path)
-	default:
-		return fmt.Errorf("url: %s is not a store that this version knows; name a directory", u.Scheme)
-	}
-	return nil
-}
-
-func openArtifacts(c *Config) (*artifact.Dir, error) {
-	return artifact.OpenDir(c.Artifacts.URL, c.Artifacts.MaxBytes)
 }
