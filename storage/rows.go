@@ -92,7 +92,7 @@ func optionalUnix(t *envelope.Time) *int64 {
 	return &unix
 }
 
-const upgradeColumns = "id, target, type, state, manifest_digest, proposed_by, created_at, updated_at, next_at, expires_at, reason, bundle_digest, patch, decision_case, ratify_by, rollback_id, ratifying, version"
+const upgradeColumns = "id, target, type, state, manifest_digest, proposed_by, created_at, updated_at, next_at, expires_at, reason, bundle_digest, patch, decision_case, ratify_by, rollback_id, ratifying, version, intent"
 
 func scanUpgrade(rows *sql.Rows) (workflow.Upgrade, error) {
 	var u workflow.Upgrade
@@ -100,7 +100,7 @@ func scanUpgrade(rows *sql.Rows) (workflow.Upgrade, error) {
 	var created, updated, expires int64
 	var next, ratify *int64
 	err := rows.Scan(&u.ID, &u.Target, &u.Type, &u.State, &manifest, &u.ProposedBy, &created, &updated, &next, &expires, &u.Reason, &bundle,
-		&patch, &u.Case, &ratify, &u.RollbackID, &ratifying, &u.Version)
+		&patch, &u.Case, &ratify, &u.RollbackID, &ratifying, &u.Version, &u.Intent)
 	if err != nil {
 		return u, err
 	}
@@ -150,6 +150,9 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 	if p.Patch != (envelope.Digest{}) {
 		where, args = append(where, "patch = ?"), append(args, p.Patch.String())
 	}
+	if p.Search != "" {
+		where, args = append(where, "instr(search, ?) > 0"), append(args, strings.ToLower(p.Search))
+	}
 	if p.Cursor != "" {
 		at, id, ok := strings.Cut(p.Cursor, "_")
 		created, err := strconv.ParseInt(at, 10, 64)
@@ -172,11 +175,12 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 // PutUpgrade writes an upgrade's row. The columns of a claim are not named, so
 // that the row that is written is nobody's.
 func (w *writer) PutUpgrade(u workflow.Upgrade) error {
-	query := "INSERT OR REPLACE INTO upgrades (" + upgradeColumns + ") VALUES (?" + strings.Repeat(", ?", 17) + ")"
+	query := "INSERT OR REPLACE INTO upgrades (" + upgradeColumns + ", search) VALUES (?" + strings.Repeat(", ?", 19) + ")"
 	_, err := w.tx.ExecContext(w.ctx, query,
 		string(u.ID), string(u.Target), string(u.Type), string(u.State), u.ManifestDigest.String(), string(u.ProposedBy),
 		u.CreatedAt.Unix(), u.UpdatedAt.Unix(), optionalUnix(u.NextAt), u.ExpiresAt.Unix(), u.Reason, optionalDigest(u.BundleDigest),
-		optionalDigest(u.Patch), string(u.Case), optionalUnix(u.RatifyBy), string(u.RollbackID), optionalDigest(u.Ratifying), u.Version)
+		optionalDigest(u.Patch), string(u.Case), optionalUnix(u.RatifyBy), string(u.RollbackID), optionalDigest(u.Ratifying), u.Version, u.Intent,
+		strings.ToLower(strings.Join([]string{u.Intent, string(u.Target), string(u.Type), string(u.ProposedBy), string(u.ID)}, "\n")))
 	return err
 }
 
@@ -241,6 +245,21 @@ func (r *reader) Record(digest envelope.Digest) (workflow.Record, error) {
 		return workflow.Record{}, err
 	}
 	return list[0], nil
+}
+
+// NewestRecord is the seq of an upgrade's last record, test results of its
+// patch included.
+func (r *reader) NewestRecord(id envelope.UUID) (seq int64, err error) {
+	query := "SELECT MAX(COALESCE((SELECT MAX(seq) FROM records WHERE upgrade_id = ?1), 0)," +
+		" COALESCE((SELECT MAX(seq) FROM records WHERE patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = ?1)), 0))"
+	err = r.tx.QueryRowContext(r.ctx, query, string(id)).Scan(&seq)
+	return seq, err
+}
+
+// RecordsBy are a person's newest records.
+func (r *reader) RecordsBy(person envelope.ID, limit int) ([]workflow.Record, error) {
+	query := "SELECT " + recordColumns + " FROM records WHERE person = ? ORDER BY seq DESC LIMIT ?"
+	return collect(r, scanRecord, query, string(person), limit)
 }
 
 // AddRecord stores a record whose digest is not known yet.

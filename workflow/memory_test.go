@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -104,7 +105,7 @@ func (s *state) Upgrade(id envelope.UUID) (workflow.Upgrade, error) {
 func (s *state) Upgrades(p workflow.Page) (list []workflow.Upgrade, _ string, _ error) {
 	for _, u := range s.upgrades {
 		if (p.Target == "" || p.Target == u.Target) && (p.States == nil || slices.Contains(p.States, u.State)) &&
-			(p.Patch == envelope.Digest{} || p.Patch == u.Patch) {
+			(p.Patch == envelope.Digest{} || p.Patch == u.Patch) && strings.Contains(strings.ToLower(u.Intent), strings.ToLower(p.Search)) {
 			list = append(list, u)
 		}
 	}
@@ -170,6 +171,23 @@ func (s *state) Records(id envelope.UUID) (list []workflow.Record, _ error) {
 	for _, r := range s.records {
 		u := s.upgrades[id]
 		if r.UpgradeID == id || r.Patch != (envelope.Digest{}) && r.Patch == u.Patch {
+			list = append(list, r)
+		}
+	}
+	return list, nil
+}
+
+func (s *state) NewestRecord(id envelope.UUID) (int64, error) {
+	list, err := s.Records(id)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return list[len(list)-1].Seq, nil
+}
+
+func (s *state) RecordsBy(person envelope.ID, limit int) (list []workflow.Record, _ error) {
+	for _, r := range slices.Backward(s.records) {
+		if r.Person == person && len(list) < limit {
 			list = append(list, r)
 		}
 	}

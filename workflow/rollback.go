@@ -33,7 +33,7 @@ func (e *Engine) raise(ctx context.Context, id envelope.UUID) error {
 	now := e.now()
 	r := &dossier{regs: d.regs, reg: d.reg, suspended: d.suspended, envelope: env, manifest: manifest, tests: map[string]test{}, newest: now}
 	r.Upgrade = Upgrade{ID: manifest.UpgradeID, Target: d.Target, Type: upgrade.TypeRollback, ProposedBy: upgrade.KernelID,
-		ManifestDigest: env.PayloadDigest(), Patch: manifest.PatchHash, CreatedAt: now, UpdatedAt: now,
+		ManifestDigest: env.PayloadDigest(), Patch: manifest.PatchHash, Intent: intentOf(manifest), CreatedAt: now, UpdatedAt: now,
 		ExpiresAt: now.Add(d.reg.Rules().ApprovalTTLSeconds)}
 	r.Case, r.State, r.Reason = rollbackCase(d, now)
 	var decision *upgrade.PolicyDecision

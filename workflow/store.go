@@ -48,6 +48,7 @@ type Upgrade struct {
 	Reason         string // why it is where it is, for people
 	BundleDigest   envelope.Digest
 	Patch          envelope.Digest // the manifest's patchHash
+	Intent         string          // the first line of the manifest's rationale
 	Case           upgrade.Case    // under which case it is decided; empty means by quorum
 	RatifyBy       *envelope.Time  // of an applied emergency
 	RollbackID     envelope.UUID   // the Kernel's own rollback of it, once raised
@@ -95,12 +96,14 @@ type EventDraft struct {
 	Data      auditlog.Data
 }
 
-// Page asks for upgrades: of any of the states, at one target, with one patch;
-// empty means all.
+// Page asks for upgrades: of any of the states, at one target, with one patch,
+// with a text in intent, target, type, proposer or id (letter case does not
+// count); empty means all.
 type Page struct {
 	States []State
 	Target envelope.ID
 	Patch  envelope.Digest
+	Search string
 	Cursor string
 	Limit  int
 }
@@ -116,6 +119,11 @@ type Reader interface {
 	// order of receipt. Those of no upgrade are Records("").
 	Records(id envelope.UUID) ([]Record, error)
 	Record(digest envelope.Digest) (Record, error)
+	// NewestRecord is the seq of the last of Records(id), 0 where there is none:
+	// while it and the row are the same, nothing of the upgrade has changed.
+	NewestRecord(id envelope.UUID) (seq int64, err error)
+	// RecordsBy are a person's newest records, at most limit, the newest first.
+	RecordsBy(person envelope.ID, limit int) ([]Record, error)
 	Target(name envelope.ID) (Target, error) // one never seen is at upgrade.None
 	// Spent is what was applied at a target in a month, such as 2026-05, by
 	// currency, sorted.

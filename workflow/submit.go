@@ -128,7 +128,7 @@ func (e *Engine) admit(r Reader, d *dossier, now envelope.Time) error {
 	}
 	d.manifest = m
 	d.Upgrade = Upgrade{ID: m.UpgradeID, Target: m.Target.Name, Type: m.Type, State: StateDraft, ProposedBy: m.ProposedBy,
-		ManifestDigest: d.envelope.PayloadDigest(), Patch: m.PatchHash, UpdatedAt: now, ExpiresAt: now.Add(d.reg.Rules().ApprovalTTLSeconds)}
+		ManifestDigest: d.envelope.PayloadDigest(), Patch: m.PatchHash, Intent: intentOf(m), UpdatedAt: now, ExpiresAt: now.Add(d.reg.Rules().ApprovalTTLSeconds)}
 	return e.checkRollback(r, d, now)
 }
 

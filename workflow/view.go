@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
@@ -44,7 +46,10 @@ func (e *Engine) Upgrade(ctx context.Context, id envelope.UUID) (View, error) {
 	var v View
 	err := e.read(ctx, id, func(d *dossier, r Reader) (err error) {
 		now := e.now()
-		count := d.tally(now)
+		count, err := d.standing(now)
+		if err != nil {
+			return err
+		}
 		v = View{Upgrade: d.Upgrade, Manifest: *d.manifest, Envelope: d.envelope, Seats: count.Seats, Quorum: count.Quorum, Policy: d.policy,
 			Registry: d.reg.Digest(), Ratified: d.ratification != nil, Next: d.next(count, now)}
 		v.UnmetTests, _ = d.unmet()
@@ -76,6 +81,66 @@ func (e *Engine) Upgrade(ctx context.Context, id envelope.UUID) (View, error) {
 		return err
 	})
 	return v, err
+}
+
+// standing is how the seats stand: now where people still decide; as of the
+// decision, by its registry document, where a quorum has decided; for what
+// ended without one, as of its end.
+func (d *dossier) standing(now envelope.Time) (upgrade.Count, error) {
+	if open(d.State) || d.State == StateEmergencyApplied {
+		return d.tally(now), nil
+	}
+	raw := d.bundle
+	if d.ratification != nil {
+		raw = d.ratifying
+	}
+	if raw == nil || !d.byQuorum() && d.ratification == nil {
+		return d.tally(d.UpdatedAt), nil
+	}
+	b, err := upgrade.ParseQuorumBundle(raw)
+	if err != nil {
+		return upgrade.Count{}, err
+	}
+	for _, reg := range d.regs {
+		if reg.Digest() == b.Quorum.RegistryDigest {
+			return upgrade.Tally(reg, d.manifest, d.ManifestDigest, d.decisions, func(envelope.KeyID) bool { return false }, b.Quorum.DecidedAt), nil
+		}
+	}
+	return d.tally(d.UpdatedAt), nil
+}
+
+// Registry is the document in force.
+func (e *Engine) Registry(ctx context.Context) (reg *keyregistry.Registry, err error) {
+	err = e.Store.View(ctx, func(r Reader) error {
+		regs, err := e.registries(r)
+		if err == nil {
+			reg = regs.Last()
+		}
+		return err
+	})
+	return reg, err
+}
+
+// Preview asks the policy about a manifest that is not signed yet, as it would
+// be asked on submission: without test results. Nothing is stored.
+func (e *Engine) Preview(ctx context.Context, m upgrade.Manifest) (*upgrade.PolicyDecision, error) {
+	now := e.now()
+	var spent []upgrade.Cost
+	err := e.Store.View(ctx, func(r Reader) (err error) {
+		spent, err = r.Spent(m.Target.Name, month(now))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	d := &dossier{Upgrade: Upgrade{ID: m.UpgradeID}, manifest: &m}
+	return e.decide(ctx, d, upgrade.CaseQuorum, spent, now), nil
+}
+
+// intentOf is what an upgrade is for, in one line.
+func intentOf(m *upgrade.Manifest) string {
+	line, _, _ := strings.Cut(m.Rationale, "\n")
+	return line
 }
 
 // Bundle is the bundle file of an upgrade with an AppliedUpgradeRecord

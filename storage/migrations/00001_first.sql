@@ -18,6 +18,8 @@ CREATE TABLE upgrades (
     rollback_id TEXT NOT NULL,
     ratifying TEXT NOT NULL,
     version INTEGER NOT NULL,
+    intent TEXT NOT NULL,
+    search TEXT NOT NULL, -- what a search looks in, in lower case
     claimed_by TEXT,
     claimed_until INTEGER
 ) STRICT;
@@ -56,6 +58,7 @@ CREATE TABLE records (
     body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX records_of_upgrade ON records (upgrade_id, seq);
+CREATE INDEX records_of_person ON records (person, seq);
 CREATE INDEX records_of_patch ON records (patch, seq) WHERE patch <> '';
 
 CREATE TABLE registry (
