@@ -151,7 +151,7 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 		where, args = append(where, "patch = ?"), append(args, p.Patch.String())
 	}
 	if p.Search != "" {
-		where, args = append(where, "instr(search, ?) > 0"), append(args, strings.ToLower(p.Search))
+		where, args = append(where, `search LIKE ? ESCAPE '\'`), append(args, "%"+literal.Replace(strings.ToLower(p.Search))+"%")
 	}
 	if p.Cursor != "" {
 		at, id, ok := strings.Cut(p.Cursor, "_")
@@ -171,6 +171,9 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 	last := list[p.Limit-1]
 	return list, fmt.Sprintf("%d_%s", last.CreatedAt.Unix(), last.ID), nil
 }
+
+// literal takes the meaning from what LIKE treats as more than itself.
+var literal = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 // PutUpgrade writes an upgrade's row. The columns of a claim are not named, so
 // that the row that is written is nobody's.
@@ -250,10 +253,11 @@ func (r *reader) Record(digest envelope.Digest) (workflow.Record, error) {
 // NewestRecord is the seq of an upgrade's last record, test results of its
 // patch included.
 func (r *reader) NewestRecord(id envelope.UUID) (seq int64, err error) {
-	query := "SELECT MAX(COALESCE((SELECT MAX(seq) FROM records WHERE upgrade_id = ?1), 0)," +
-		" COALESCE((SELECT MAX(seq) FROM records WHERE patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = ?1)), 0))"
-	err = r.tx.QueryRowContext(r.ctx, query, string(id)).Scan(&seq)
-	return seq, err
+	query := "SELECT COALESCE((SELECT MAX(seq) FROM records WHERE upgrade_id = ?1), 0)," +
+		" COALESCE((SELECT MAX(seq) FROM records WHERE patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = ?1)), 0)"
+	var own, ofPatch int64
+	err = r.tx.QueryRowContext(r.ctx, query, string(id)).Scan(&own, &ofPatch)
+	return max(own, ofPatch), err
 }
 
 // RecordsBy are a person's newest records.
