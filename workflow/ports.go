@@ -105,7 +105,7 @@ type GuardStatus struct {
 	RegistryDigest  envelope.Digest `json:"registryDigest"`
 	CheckpointSize  int64           `json:"checkpointSize"`
 	Ready           bool            `json:"ready"`
-	Reason          string          `json:"reason"` // why it is not ready
+	Reason          string          `json:"reason"`     // why it is not ready
 	Signatures      int64           `json:"signatures"` // the sum of Counts
 	Counts          GuardCounts     `json:"counts"`
 }
