@@ -82,6 +82,47 @@ func TestEmergencyRollbackOfEmergency(t *testing.T) {
 	must(w.sign(w.emergency(w.manifest(9, rev(8)))))
 }
 
+// failed tells the guard that the deploy of a record failed.
+func (w *world) failed(b upgrade.QuorumBundle) {
+	w.ok(w.guard.Outcome(w.t.Context(), w.show(auditlog.UpgradeApplyFailed, b)))
+}
+
+// An emergency that never was live awaits no ratification, and bars no other.
+func TestEmergencyWhoseDeployFailed(t *testing.T) {
+	w := newWorld(t)
+	w.deploy(w.quorum(1, upgrade.None))
+	e := w.emergency(w.manifest(2, rev(1)))
+	must(w.sign(e))
+	w.refused(failure.BaseRevisionMoved, second(w.sign(w.emergency(w.manifest(3, rev(1)))))) // nobody said yet that it failed
+	w.failed(e)
+	w.reopen()
+	must(w.sign(w.emergency(w.manifest(3, rev(1)))))
+	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.manifest(4, rev(3)))))) // the second one waits
+	// Its failed rollback frees the target of nothing but itself.
+	back := w.emergency(w.rollback(5, 3, rev(1)))
+	must(w.sign(back))
+	w.failed(back)
+	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.manifest(6, rev(3))))))
+	must(w.sign(w.emergency(w.rollback(7, 3, rev(1))))) // and may be tried as another upgrade
+}
+
+// A quorum's record whose deploy failed does not ratify what is live again.
+func TestQuorumWhoseDeployFailed(t *testing.T) {
+	w := newWorld(t)
+	w.deploy(w.quorum(1, upgrade.None))
+	e := w.emergency(w.manifest(2, rev(1)))
+	record := w.deploy(e)
+	q := w.quorum(3, rev(2))
+	must(w.sign(q))
+	w.failed(q)
+	w.now = w.now.Add(172801)
+	w.delegate()
+	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.manifest(4, rev(2))))))
+	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.rollback(5, 2, rev(1))))))
+	m := must(w.guard.SignRollback(t.Context(), w.kernelRollback(6, 2, rev(1)), nil))
+	must(w.sign(w.automatic(m, e, record)))
+}
+
 // automatic is a bundle of the Kernel's own rollback of an emergency.
 func (w *world) automatic(manifest envelope.Envelope, e upgrade.QuorumBundle, record envelope.Envelope) upgrade.QuorumBundle {
 	b := w.bare(manifest)
@@ -227,13 +268,13 @@ func TestPreapprovedRollbackRefusals(t *testing.T) {
 		w.deploy(w.quorum(5, rev(2)))
 		w.refused(failure.BaseRevisionMoved, second(w.sign(w.preapproved(env, u, record, "a1", "a2", "a3"))))
 	})
-	t.Run("an emergency is overdue", func(t *testing.T) {
+	t.Run("not an emergency that never was live", func(t *testing.T) {
 		w, u, record := preapprovedWorld(t, 3, func(d *keyregistry.Document) { d.Rules.RatificationWindowSeconds = 60 })
 		e := w.emergency(w.manifest(3, rev(2)))
 		must(w.sign(e))
-		w.ok(w.guard.Outcome(t.Context(), w.show(auditlog.UpgradeApplyFailed, e)))
+		w.failed(e)
 		w.now = w.now.Add(60)
-		w.refused(failure.EmergencyNotAllowed, sign(w, u, record, "a1", "a2", "a3"))
+		w.ok(sign(w, u, record, "a1", "a2", "a3"))
 	})
 }
 

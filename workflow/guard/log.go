@@ -157,7 +157,7 @@ func (g *Guard) SignCheckpoint(ctx context.Context, size int64, root tlog.Hash, 
 }
 
 // Outcome puts back what was live before a record whose deploy failed. Told
-// twice, or of an upgrade that is live no more, it changes nothing.
+// twice it changes nothing.
 func (g *Guard) Outcome(_ context.Context, proof workflow.LogProof) error {
 	now, err := g.start()
 	if err != nil {
@@ -190,9 +190,14 @@ func (m *memory) outcome(e auditlog.Event) (*change, error) {
 	u := *old
 	u.Outcome = e.Type
 	c := &change{Upgrade: &u}
-	if t := m.target(u.Target); e.Type == auditlog.UpgradeApplyFailed && t.LiveUpgrade == e.UpgradeID {
-		t.Live, t.LiveUpgrade = u.Previous, u.PreviousID
-		c.Target = &t
+	if e.Type != auditlog.UpgradeApplyFailed {
+		return c, nil
 	}
+	t := m.target(u.Target)
+	t.close(u.UpgradeID) // an emergency that never was live awaits no ratification
+	if t.LiveUpgrade == e.UpgradeID {
+		t.Live, t.LiveUpgrade = u.Previous, u.PreviousID
+	}
+	c.Target = &t
 	return c, nil
 }

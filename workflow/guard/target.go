@@ -30,7 +30,7 @@ func (m *memory) checkTarget(v *upgrade.Verdict, b *upgrade.QuorumBundle, now en
 	case upgrade.CaseEmergency:
 		return m.checkEmergency(v.Manifest, t, now)
 	case upgrade.CaseAutomatic:
-		return m.checkAutomatic(v, b, t)
+		return m.checkAutomatic(v, b)
 	case upgrade.CasePreapproved:
 		if err := m.overdue(t, now); err != nil {
 			return err
@@ -65,20 +65,19 @@ func (m *memory) checkRollback(v *upgrade.Verdict, t targetMemory) error {
 // checkEmergency: one emergency at a target until it is ratified or a record
 // with a quorum follows, but for one that rolls it back, in time.
 func (m *memory) checkEmergency(e *upgrade.Manifest, t targetMemory, now envelope.Time) error {
-	if len(t.Open) == 0 {
-		return nil
-	}
-	if len(t.Open) > 1 || e.Type != upgrade.TypeRollback || e.Rollback.UpgradeID != t.Open[0] {
+	if len(t.Open) > 1 || len(t.Open) == 1 && (e.Type != upgrade.TypeRollback || e.Rollback.UpgradeID != t.Open[0]) {
 		return failure.New(failure.EmergencyNotAllowed, "emergency %s at %s is not ratified", t.Open[0], t.Name)
 	}
 	return m.overdue(t, now)
 }
 
-// overdue refuses from the ratifyBy of an open emergency on: then only its
-// automatic rollback or a quorum may follow.
+// overdue refuses from the ratifyBy of an unratified emergency on: then only its
+// automatic rollback or a quorum may follow. One that is live counts also where
+// a quorum's record closed it: that record's deploy failed.
 func (m *memory) overdue(t targetMemory, now envelope.Time) error {
-	for _, id := range t.Open {
-		if u := m.upgrades[id]; !now.Before(*u.RatifyBy) {
+	for _, id := range append(slices.Clone(t.Open), t.LiveUpgrade) {
+		u := m.upgrades[id]
+		if u != nil && u.RatifyBy != nil && u.Ratification == nil && !now.Before(*u.RatifyBy) {
 			return failure.New(failure.EmergencyNotAllowed, "emergency %s was to be ratified by %s; it is rolled back, or a quorum decides", id, u.RatifyBy)
 		}
 	}
@@ -95,13 +94,13 @@ func (m *memory) nested(v *upgrade.Verdict, n *upgrade.Nested) (*signedMemory, e
 }
 
 // checkAutomatic: the rest, that decidedAt is past ratifyBy above all, is the
-// verdict's own.
-func (m *memory) checkAutomatic(v *upgrade.Verdict, b *upgrade.QuorumBundle, t targetMemory) error {
+// verdict's own, and checkRollback's that the emergency is live.
+func (m *memory) checkAutomatic(v *upgrade.Verdict, b *upgrade.QuorumBundle) error {
 	u, err := m.nested(v, b.Emergency)
 	if err != nil {
 		return err
 	}
-	if u.Ratification != nil || !slices.Contains(t.Open, u.UpgradeID) {
+	if u.Ratification != nil {
 		return failure.New(failure.EmergencyNotAllowed, "emergency %s was ratified; people roll it back", u.UpgradeID)
 	}
 	return nil
