@@ -75,7 +75,7 @@ func (g *gateway) handler(sessions func(*http.Request) (envelope.ID, string, boo
 	face := &api.Gateway{Workflow: g.engine, Store: g.store}
 	return api.New(api.Config{
 		Engine: face, Artifacts: g.artifacts, Tokens: tokens, Health: g.health(), Logger: g.log, Metrics: metrics, Sessions: sessions,
-		Log: face, PrivateLog: g.config.PrivateLog,
+		SigningRequests: g.store, Log: face, PrivateLog: g.config.PrivateLog,
 	})
 }
 
@@ -108,6 +108,7 @@ func (a *app) work(ctx context.Context, g *gateway, l net.Listener, h http.Handl
 	if g.config.Guard.managed() {
 		guards.Go(func() { a.supervise(guardCtx, g) })
 	}
+	guards.Go(func() { g.watchGuard(guardCtx) })
 	engines.Go(func() {
 		g.awaitGuard(engineCtx)
 		if err := g.engine.Run(engineCtx); err != nil {
@@ -131,10 +132,20 @@ func (g *gateway) awaitGuard(ctx context.Context) {
 		if status, err := g.guard.Status(ctx); err == nil && status.Ready {
 			return
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
-		}
+		pause(ctx, 20*time.Millisecond)
+	}
+}
+
+// guardWatch is how often the gateway asks its guard how it is.
+const guardWatch = time.Second
+
+// pause waits; false where ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

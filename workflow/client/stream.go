@@ -31,10 +31,20 @@ const (
 // where the stream breaks off, and ends with f's error, with ctx's, or with
 // the gateway's refusal. ErrStop from f ends it without an error.
 func (c *Client) Watch(ctx context.Context, from int64, f func(Event) error) error {
-	next, pause := from, firstPause
-	for {
+	next := from
+	return c.again(ctx, func() (moved bool, err error) {
 		before := next
-		err := c.stream(ctx, &next, f)
+		err = c.stream(ctx, &next, f)
+		return next != before, err
+	})
+}
+
+// again connects until a callback stops, ctx ends or the gateway refuses; the
+// pauses grow while no connection moves anything.
+func (c *Client) again(ctx context.Context, connect func() (moved bool, err error)) error {
+	pause := firstPause
+	for {
+		moved, err := connect()
 		var done stopped
 		var refused *Error
 		switch {
@@ -48,7 +58,7 @@ func (c *Client) Watch(ctx context.Context, from int64, f func(Event) error) err
 		case errors.As(err, &refused) && refused.Status < http.StatusInternalServerError:
 			return err
 		}
-		if next != before {
+		if moved {
 			pause = firstPause
 		}
 		select {
@@ -68,28 +78,14 @@ type stopped struct{ err error }
 
 func (s stopped) Error() string { return s.err.Error() }
 
-// stream reads one connection's events and moves next on. It gives up where
-// nothing came for longer than silence.
+// stream reads one connection's events and moves next on.
 func (c *Client) stream(ctx context.Context, next *int64, f func(Event) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watchdog := time.AfterFunc(silence, cancel)
-	defer watchdog.Stop()
 	query := url.Values{}
 	if *next >= 0 {
 		query.Set("from", strconv.FormatInt(*next, 10))
 	}
-	answer, err := c.do(ctx, http.MethodGet, "v1/events", query, http.Header{"Accept": {"text/event-stream"}}, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = answer.Body.Close() }() // only read
-	lines := bufio.NewScanner(answer.Body)
-	lines.Buffer(make([]byte, 64<<10), maxStreamLine)
 	hello := int64(-1) // the seq before the stream's first
-	for lines.Scan() {
-		watchdog.Reset(silence)
-		line := lines.Text()
+	return c.lines(ctx, "v1/events", query, func(line string) (err error) {
 		if id, ok := strings.CutPrefix(line, "id: "); ok && *next < 0 {
 			if hello, err = strconv.ParseInt(id, 10, 64); err != nil {
 				return fmt.Errorf("gateway: an id is not what the API says: %w", err)
@@ -100,7 +96,7 @@ func (c *Client) stream(ctx context.Context, next *int64, f func(Event) error) e
 		}
 		data, ok := strings.CutPrefix(line, "data: ")
 		if !ok {
-			continue
+			return nil
 		}
 		var e Event
 		if err := json.Unmarshal([]byte(data), &e); err != nil {
@@ -113,6 +109,30 @@ func (c *Client) stream(ctx context.Context, next *int64, f func(Event) error) e
 		if err := f(e); err != nil {
 			return stopped{err}
 		}
+		return nil
+	})
+}
+
+// lines hands each line of one connection to f. It gives up where nothing came
+// for longer than silence, f's own time not counted.
+func (c *Client) lines(ctx context.Context, path string, query url.Values, f func(line string) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watchdog := time.AfterFunc(silence, cancel)
+	defer watchdog.Stop()
+	answer, err := c.do(ctx, http.MethodGet, path, query, http.Header{"Accept": {"text/event-stream"}}, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answer.Body.Close() }() // only read
+	lines := bufio.NewScanner(answer.Body)
+	lines.Buffer(make([]byte, 64<<10), maxStreamLine)
+	for lines.Scan() {
+		watchdog.Stop()
+		if err := f(lines.Text()); err != nil {
+			return err
+		}
+		watchdog.Reset(silence)
 	}
 	return lines.Err()
 }

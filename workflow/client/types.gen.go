@@ -8,6 +8,57 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 )
 
+// Defines values for SigningDecision.
+const (
+	SigningApprove      SigningDecision = "approve"
+	SigningReject       SigningDecision = "reject"
+	SigningRequestTests SigningDecision = "request-tests"
+)
+
+// Valid indicates whether the value is a known member of the SigningDecision enum.
+func (e SigningDecision) Valid() bool {
+	switch e {
+	case SigningApprove:
+		return true
+	case SigningReject:
+		return true
+	case SigningRequestTests:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SigningState.
+const (
+	SigningDeclined  SigningState = "declined"
+	SigningFailed    SigningState = "failed"
+	SigningShown     SigningState = "shown"
+	SigningSigned    SigningState = "signed"
+	SigningWaiting   SigningState = "waiting"
+	SigningWithdrawn SigningState = "withdrawn"
+)
+
+// Valid indicates whether the value is a known member of the SigningState enum.
+func (e SigningState) Valid() bool {
+	switch e {
+	case SigningDeclined:
+		return true
+	case SigningFailed:
+		return true
+	case SigningShown:
+		return true
+	case SigningSigned:
+		return true
+	case SigningWaiting:
+		return true
+	case SigningWithdrawn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for State.
 const (
 	Applied           State = "applied"
@@ -100,6 +151,24 @@ type EventPage struct {
 // ID defines model for ID.
 type ID = string
 
+// NewSigningRequest defines model for NewSigningRequest.
+type NewSigningRequest struct {
+	Decision SigningDecision `json:"decision"`
+
+	// Notes For approve and request-tests.
+	Notes *string `json:"notes,omitempty"`
+
+	// PreapproveRollback For approve.
+	PreapproveRollback *bool `json:"preapproveRollback,omitempty"`
+
+	// Reason Why it is rejected; required for reject and for nothing else.
+	Reason *string `json:"reason,omitempty"`
+
+	// Tests The tests that are asked for; required for request-tests and for nothing else.
+	Tests     *[]string `json:"tests,omitempty"`
+	UpgradeId UUID      `json:"upgradeId"`
+}
+
 // Problem defines model for Problem.
 type Problem struct {
 	Code   string  `json:"code"`
@@ -144,6 +213,46 @@ type RegistryChain struct {
 
 // RegistryEntry defines model for RegistryEntry.
 type RegistryEntry = keyregistry.SignedDocument
+
+// SigningDecision defines model for SigningDecision.
+type SigningDecision string
+
+// SigningReport defines model for SigningReport.
+type SigningReport struct {
+	Detail *string `json:"detail,omitempty"`
+
+	// State It waits until an agent has shown it; then a person at that machine signs or declines. failed says why in its detail. withdrawn is by the asker.
+	State SigningState `json:"state"`
+}
+
+// SigningRequest defines model for SigningRequest.
+type SigningRequest struct {
+	CreatedAt Time            `json:"createdAt"`
+	Decision  SigningDecision `json:"decision"`
+
+	// Detail What the agent said of it, for people.
+	Detail             *string `json:"detail,omitempty"`
+	ExpiresAt          Time    `json:"expiresAt"`
+	Id                 UUID    `json:"id"`
+	Notes              *string `json:"notes,omitempty"`
+	PreapproveRollback *bool   `json:"preapproveRollback,omitempty"`
+	Reason             *string `json:"reason,omitempty"`
+
+	// State It waits until an agent has shown it; then a person at that machine signs or declines. failed says why in its detail. withdrawn is by the asker.
+	State     SigningState `json:"state"`
+	Tests     *[]string    `json:"tests,omitempty"`
+	UpgradeId UUID         `json:"upgradeId"`
+}
+
+// SigningRequests defines model for SigningRequests.
+type SigningRequests struct {
+	// AgentConnected A kgctl agent of yours waits for requests.
+	AgentConnected bool             `json:"agentConnected"`
+	Requests       []SigningRequest `json:"requests"`
+}
+
+// SigningState It waits until an agent has shown it; then a person at that machine signs or declines. failed says why in its detail. withdrawn is by the asker.
+type SigningState string
 
 // State defines model for State.
 type State string
@@ -231,3 +340,9 @@ type PostRecordJSONRequestBody = Envelope
 
 // PostRegistryJSONRequestBody defines body for PostRegistry for application/json ContentType.
 type PostRegistryJSONRequestBody = RegistryEntry
+
+// PostSigningRequestJSONRequestBody defines body for PostSigningRequest for application/json ContentType.
+type PostSigningRequestJSONRequestBody = NewSigningRequest
+
+// ReportSigningRequestJSONRequestBody defines body for ReportSigningRequest for application/json ContentType.
+type ReportSigningRequestJSONRequestBody = SigningReport

@@ -13,6 +13,57 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for SigningDecision.
+const (
+	SigningApprove      SigningDecision = "approve"
+	SigningReject       SigningDecision = "reject"
+	SigningRequestTests SigningDecision = "request-tests"
+)
+
+// Valid indicates whether the value is a known member of the SigningDecision enum.
+func (e SigningDecision) Valid() bool {
+	switch e {
+	case SigningApprove:
+		return true
+	case SigningReject:
+		return true
+	case SigningRequestTests:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SigningState.
+const (
+	SigningDeclined  SigningState = "declined"
+	SigningFailed    SigningState = "failed"
+	SigningShown     SigningState = "shown"
+	SigningSigned    SigningState = "signed"
+	SigningWaiting   SigningState = "waiting"
+	SigningWithdrawn SigningState = "withdrawn"
+)
+
+// Valid indicates whether the value is a known member of the SigningState enum.
+func (e SigningState) Valid() bool {
+	switch e {
+	case SigningDeclined:
+		return true
+	case SigningFailed:
+		return true
+	case SigningShown:
+		return true
+	case SigningSigned:
+		return true
+	case SigningWaiting:
+		return true
+	case SigningWithdrawn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for State.
 const (
 	Applied           State = "applied"
@@ -105,6 +156,24 @@ type EventPage struct {
 // ID defines model for ID.
 type ID = string
 
+// NewSigningRequest defines model for NewSigningRequest.
+type NewSigningRequest struct {
+	Decision SigningDecision `json:"decision"`
+
+	// Notes For approve and request-tests.
+	Notes *string `json:"notes,omitempty"`
+
+	// PreapproveRollback For approve.
+	PreapproveRollback *bool `json:"preapproveRollback,omitempty"`
+
+	// Reason Why it is rejected; required for reject and for nothing else.
+	Reason *string `json:"reason,omitempty"`
+
+	// Tests The tests that are asked for; required for request-tests and for nothing else.
+	Tests     *[]string `json:"tests,omitempty"`
+	UpgradeId UUID      `json:"upgradeId"`
+}
+
 // Problem defines model for Problem.
 type Problem struct {
 	Code   string  `json:"code"`
@@ -149,6 +218,46 @@ type RegistryChain struct {
 
 // RegistryEntry defines model for RegistryEntry.
 type RegistryEntry = keyregistry.SignedDocument
+
+// SigningDecision defines model for SigningDecision.
+type SigningDecision string
+
+// SigningReport defines model for SigningReport.
+type SigningReport struct {
+	Detail *string `json:"detail,omitempty"`
+
+	// State It waits until an agent has shown it; then a person at that machine signs or declines. failed says why in its detail. withdrawn is by the asker.
+	State SigningState `json:"state"`
+}
+
+// SigningRequest defines model for SigningRequest.
+type SigningRequest struct {
+	CreatedAt Time            `json:"createdAt"`
+	Decision  SigningDecision `json:"decision"`
+
+	// Detail What the agent said of it, for people.
+	Detail             *string `json:"detail,omitempty"`
+	ExpiresAt          Time    `json:"expiresAt"`
+	Id                 UUID    `json:"id"`
+	Notes              *string `json:"notes,omitempty"`
+	PreapproveRollback *bool   `json:"preapproveRollback,omitempty"`
+	Reason             *string `json:"reason,omitempty"`
+
+	// State It waits until an agent has shown it; then a person at that machine signs or declines. failed says why in its detail. withdrawn is by the asker.
+	State     SigningState `json:"state"`
+	Tests     *[]string    `json:"tests,omitempty"`
+	UpgradeId UUID         `json:"upgradeId"`
+}
+
+// SigningRequests defines model for SigningRequests.
+type SigningRequests struct {
+	// AgentConnected A kgctl agent of yours waits for requests.
+	AgentConnected bool             `json:"agentConnected"`
+	Requests       []SigningRequest `json:"requests"`
+}
+
+// SigningState It waits until an agent has shown it; then a person at that machine signs or declines. failed says why in its detail. withdrawn is by the asker.
+type SigningState string
 
 // State defines model for State.
 type State string
@@ -237,6 +346,12 @@ type PostRecordJSONRequestBody = Envelope
 // PostRegistryJSONRequestBody defines body for PostRegistry for application/json ContentType.
 type PostRegistryJSONRequestBody = RegistryEntry
 
+// PostSigningRequestJSONRequestBody defines body for PostSigningRequest for application/json ContentType.
+type PostSigningRequestJSONRequestBody = NewSigningRequest
+
+// ReportSigningRequestJSONRequestBody defines body for ReportSigningRequest for application/json ContentType.
+type ReportSigningRequestJSONRequestBody = SigningReport
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// GetLivez The process runs.
@@ -269,6 +384,15 @@ type ServerInterface interface {
 	// PostRegistry Puts the next registry document into force.
 	// (POST /v1/registry)
 	PostRegistry(ctx echo.Context) error
+	// ListSigningRequests What you asked your own machine to sign, newest last, and whether a kgctl agent of yours is connected.
+	// (GET /v1/signing-requests)
+	ListSigningRequests(ctx echo.Context) error
+	// PostSigningRequest Asks your own machine to sign a decision on an upgrade.
+	// (POST /v1/signing-requests)
+	PostSigningRequest(ctx echo.Context) error
+	// ReportSigningRequest Says what became of a request of yours; the agent does, and whoever withdraws it.
+	// (POST /v1/signing-requests/{id})
+	ReportSigningRequest(ctx echo.Context, id Id) error
 	// GetTarget What is live at a target. One that was never changed is at "none".
 	// (GET /v1/targets/{name})
 	GetTarget(ctx echo.Context, name ID) error
@@ -430,6 +554,40 @@ func (w *ServerInterfaceWrapper) PostRegistry(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PostRegistry(ctx)
+	return err
+}
+
+// ListSigningRequests converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSigningRequests(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSigningRequests(ctx)
+	return err
+}
+
+// PostSigningRequest converts echo context to params.
+func (w *ServerInterfaceWrapper) PostSigningRequest(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PostSigningRequest(ctx)
+	return err
+}
+
+// ReportSigningRequest converts echo context to params.
+func (w *ServerInterfaceWrapper) ReportSigningRequest(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReportSigningRequest(ctx, id)
 	return err
 }
 
@@ -615,5 +773,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/targets/:name", wrapper.GetTarget, options.OperationMiddlewares["getTarget"]...)
 	router.GET(options.BaseURL+"/v1/registry", wrapper.GetRegistry, options.OperationMiddlewares["getRegistry"]...)
 	router.POST(options.BaseURL+"/v1/registry", wrapper.PostRegistry, options.OperationMiddlewares["postRegistry"]...)
+	router.GET(options.BaseURL+"/v1/signing-requests", wrapper.ListSigningRequests, options.OperationMiddlewares["listSigningRequests"]...)
+	router.POST(options.BaseURL+"/v1/signing-requests", wrapper.PostSigningRequest, options.OperationMiddlewares["postSigningRequest"]...)
+	router.POST(options.BaseURL+"/v1/signing-requests/:id", wrapper.ReportSigningRequest, options.OperationMiddlewares["reportSigningRequest"]...)
 
 }

@@ -130,6 +130,7 @@ func startWith(t *testing.T, wrap func(*engine) api.Engine) *gateway {
 	tokens, err := api.OpenTokens(g.tokens)
 	check(t, err)
 	handler, err := api.New(api.Config{Engine: wrap(g.engine), Artifacts: store, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		SigningRequests: &rows{rows: map[string]row{}},
 		Health: api.Health{MaxLogLag: 10,
 			Database: func(context.Context) error { return nil },
 			Guard:    func(context.Context) error { return g.guard },

@@ -16,7 +16,8 @@ import (
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-// Config is what the API stands on. All but Sessions, Log and PrivateLog is required.
+// Config is what the API stands on. All but Sessions, SigningRequests, Log and
+// PrivateLog is required.
 type Config struct {
 	Engine    Engine
 	Artifacts workflow.Artifacts
@@ -28,6 +29,10 @@ type Config struct {
 	Logger   *slog.Logger
 	Metrics  *prometheus.Registry
 
+	// SigningRequests keeps what people ask their own machines to sign; nil:
+	// no such requests are taken.
+	SigningRequests SigningStore
+
 	Log        LogReader // what /log/ shows; nil: there is no /log/
 	PrivateLog bool      // /log/ needs a token, as the rest does
 }
@@ -36,13 +41,14 @@ type server struct {
 	Config
 	health *monitor
 	stream *follower
+	desk   *desk
 }
 
 var _ ServerInterface = (*server)(nil)
 
 // New is the API's handler. It registers its metrics with c.Metrics.
 func New(c Config) (http.Handler, error) {
-	s := &server{Config: c, health: &monitor{Health: c.Health, log: c.Logger}, stream: &follower{engine: c.Engine}}
+	s := &server{Config: c, health: &monitor{Health: c.Health, log: c.Logger}, stream: &follower{engine: c.Engine}, desk: newDesk(c.SigningRequests)}
 	requests := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "kernelgate_http_request_seconds", Help: "Duration of HTTP requests, by route.",
 		Buckets: []float64{.001, .005, .025, .1, .5, 2.5, 10, 60},

@@ -49,6 +49,11 @@ func (s *server) streamEvents(c echo.Context, p ListEventsParams) error {
 		return refuse(http.StatusServiceUnavailable, CodeUnavailable, "%d streams are open already", maxStreams)
 	}
 	defer s.stream.leave()
+	return s.stream.write(ctx, next, startStream(c))
+}
+
+// startStream begins a stream's answer and returns what writes to it.
+func startStream(c echo.Context) func(text string) error {
 	header := c.Response().Header()
 	header.Set(echo.HeaderContentType, streamType)
 	header.Set(echo.HeaderCacheControl, "no-store")
@@ -56,13 +61,13 @@ func (s *server) streamEvents(c echo.Context, p ListEventsParams) error {
 	control := http.NewResponseController(c.Response())
 	_ = control.SetReadDeadline(time.Time{}) // the request has no body, and must not end for its age
 	c.Response().WriteHeader(http.StatusOK)
-	return s.stream.write(ctx, next, func(text string) error {
+	return func(text string) error {
 		_ = control.SetWriteDeadline(time.Now().Add(stallTime)) // as in upload.Read
 		if _, err := c.Response().Write([]byte(text)); err != nil {
 			return err
 		}
 		return control.Flush()
-	})
+	}
 }
 
 // streamStart is the first seq of a stream.
