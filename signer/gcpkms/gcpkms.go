@@ -139,4 +139,4 @@ func (k *key) Close() (err error) {
 	return err
 }
 
-var errClosed = fmt.Errorf("Cloud KMS signer: %w", os.ErrClosed) //nolint:revive,staticcheck // a name
+var errClosed = fmt.Errorf("Cloud KMS signer: %w", os.ErrClosed) //nolint:staticcheck // a name

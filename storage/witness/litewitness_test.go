@@ -39,7 +39,7 @@ func startLitewitness(t *testing.T) *litewitness {
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	binary := filepath.Join(dir, "litewitness")
-	build := exec.Command("go", "build", "-o", binary, "filippo.io/torchwood/cmd/litewitness")
+	build := exec.Command("go", "build", "-C", filepath.Join("..", "..", "test", "interop"), "-o", binary, "filippo.io/torchwood/cmd/litewitness")
 	if out, err := build.CombinedOutput(); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatalf("litewitness does not build: %v\n%s", err, out)
