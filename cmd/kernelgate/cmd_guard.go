@@ -23,11 +23,13 @@ import (
 // guardOptions are the guard's flags.
 type guardOptions struct {
 	init       string // a registry file
+	rebuild    bool
 	untilStdin bool
 }
 
 const (
 	flagInit       = "init"
+	flagRebuild    = "rebuild"
 	flagUntilStdin = "until-stdin-closes"
 )
 
@@ -41,10 +43,14 @@ run this command where the guard has its own user or host (guard.address).
 It ends with 75 when a device does not return from a call (start it again), and
 with 77 when a PIN was refused (do not, tokens lock; set the PIN right first).`,
 		`  kernelgate guard --config /etc/kernelgate/guard.yaml
-  kernelgate guard --config /etc/kernelgate/guard.yaml --init registry.json`,
+  kernelgate guard --config /etc/kernelgate/guard.yaml --init registry.json
+  kernelgate guard --config /etc/kernelgate/guard.yaml --rebuild`,
 		func(ctx context.Context, c *Config) error { return a.guard(ctx, c, o) })
 	cmd.Flags().StringVar(&o.init, flagInit, "", "first make the memory from this registry file, where there is none yet")
+	cmd.Flags().BoolVar(&o.rebuild, flagRebuild, false, "sign nothing until the memory is rebuilt from the log (kernelgate guard rebuild)")
 	cmd.Flags().BoolVar(&o.untilStdin, flagUntilStdin, false, "end when standard input closes, as it does when a supervisor dies")
+	cmd.MarkFlagsMutuallyExclusive(flagInit, flagRebuild)
+	cmd.AddCommand(a.rebuildCommand())
 	return cmd
 }
 
@@ -67,16 +73,31 @@ func (a *app) guard(ctx context.Context, c *Config, o guardOptions) error {
 		return err
 	}
 	defer keys.close()
-	config := guard.Config{Root: c.Root, MemoryPath: c.Guard.Memory, Records: keys.records, Audit: keys.audit, Clock: time.Now}
-	if config.Policy, err = guardPolicy(c.Policy); err != nil {
+	config, err := guardConfig(c, keys)
+	if err != nil {
 		return err
 	}
+	config.Rebuild = o.rebuild
 	if o.init != "" {
 		if err := makeMemory(config, o.init); err != nil {
 			return err
 		}
 	}
 	return serveGuard(ctx, c, config, o, log)
+}
+
+func guardConfig(c *Config, keys kernelKeys) (config guard.Config, err error) {
+	config = guard.Config{Root: c.Root, MemoryPath: c.Guard.Memory, Records: keys.records, Audit: keys.audit, Clock: time.Now}
+	if config.Policy, err = guardPolicy(c.Policy); err != nil {
+		return config, err
+	}
+	if config.Kept, err = c.Guard.checkpoints(); err != nil {
+		return config, err
+	}
+	if config.Witnesses, err = openWitnesses(c.Guard.Witnesses); err != nil {
+		return config, fmt.Errorf("guard.witnesses: %w", err)
+	}
+	return config, nil
 }
 
 func serveGuard(ctx context.Context, c *Config, config guard.Config, o guardOptions, log *slog.Logger) error {
@@ -88,14 +109,19 @@ func serveGuard(ctx context.Context, c *Config, config guard.Config, o guardOpti
 	if err := g.CheckKeys(); err != nil {
 		return fmt.Errorf("the configuration's keys are not the registry's: %w", err)
 	}
-	l, err := guard.Listen(c.Guard.Socket)
-	if err == nil {
-		err = shareSocket(c.Guard)
-	}
+	l, err := c.Guard.endpoint().Listen()
 	if err != nil {
-		return fmt.Errorf("guard: %w", err)
+		return err
 	}
-	log.InfoContext(ctx, "the guard serves", "socket", c.Guard.Socket, "recordsKey", config.Records.Public().KeyID(), "auditKey", config.Audit.Public().KeyID())
+	if l.Addr().Network() == "unix" {
+		if err := shareSocket(c.Guard); err != nil {
+			return fmt.Errorf("guard: %w", errors.Join(err, l.Close()))
+		}
+	}
+	if status, err := g.Status(ctx); err == nil && !status.Ready {
+		log.ErrorContext(ctx, "the guard signs nothing", "reason", status.Reason)
+	}
+	log.InfoContext(ctx, "the guard serves", "address", l.Addr().Network()+":"+l.Addr().String(), "recordsKey", config.Records.Public().KeyID(), "auditKey", config.Audit.Public().KeyID())
 	return guard.Serve(ctx, g, l)
 }
 

@@ -81,7 +81,7 @@ func (a *app) begin(ctx context.Context, c *Config, file string, entry keyregist
 		return errors.New("this Kernel is initialised already; a Kernel is initialised once. Start it: kernelgate serve")
 	}
 	if c.Guard.managed() {
-		stop, err := a.startGuard(ctx, c, g.guard, file)
+		stop, err := a.startGuard(ctx, c, g.guard, "--"+flagInit, file)
 		if err != nil {
 			return err
 		}
@@ -93,9 +93,9 @@ func (a *app) begin(ctx context.Context, c *Config, file string, entry keyregist
 	return g.engine.Init(ctx, entry)
 }
 
-// startGuard runs a guard for init's time, which makes its memory itself.
-func (a *app) startGuard(ctx context.Context, c *Config, client *guard.Client, file string) (stop func(), err error) {
-	cmd := guardProcess(c, a.stderr, "--"+flagInit, file)
+// startGuard runs a guard, with further flags, for a command's time.
+func (a *app) startGuard(ctx context.Context, c *Config, client *guard.Client, flags ...string) (stop func(), err error) {
+	cmd := guardProcess(c, a.stderr, flags...)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}

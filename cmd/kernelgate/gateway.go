@@ -31,7 +31,10 @@ type gateway struct {
 
 // assemble opens the parts. The guard is asked nothing yet.
 func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err error) {
-	g = &gateway{config: c, log: log, guard: guard.NewClient(c.Guard.Socket)}
+	g = &gateway{config: c, log: log}
+	if g.guard, err = c.Guard.endpoint().Client(); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close())

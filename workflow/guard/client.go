@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -82,7 +83,7 @@ func (c *Client) send(ctx context.Context, path string, q io.Reader, a any) erro
 		return fmt.Errorf("%w: it answered with status %d", workflow.ErrGuardUnavailable, response.StatusCode)
 	}
 	if no.Class == "" {
-		return fmt.Errorf("%w: %s", workflow.ErrGuardUnavailable, no.Detail)
+		return fmt.Errorf("%w: %s", workflow.ErrGuardUnavailable, strings.TrimPrefix(no.Detail, workflow.ErrGuardUnavailable.Error()+": "))
 	}
 	return &failure.Error{Class: no.Class, Detail: no.Detail}
 }
