@@ -60,18 +60,14 @@ func (n *Notifier) follow(ctx context.Context, r *receiver) (more bool, err erro
 		if err := n.deliver(ctx, r, m); err != nil {
 			return false, err
 		}
-		if err := n.put(ctx, r.cursor(), seqs[i]+1); err != nil {
+		if err := n.put(ctx, r, r.cursor(), seqs[i]+1); err != nil {
 			return false, err
 		}
 	}
 	if next == 0 || len(seqs) > 0 && seqs[len(seqs)-1]+1 == next {
 		return more, nil
 	}
-	return more, n.put(ctx, r.cursor(), next)
-}
-
-func (n *Notifier) put(ctx context.Context, name string, next int64) error {
-	return n.store.Update(ctx, func(tx workflow.Tx) error { return tx.PutCursor(name, next) })
+	return more, n.put(ctx, r, r.cursor(), next)
 }
 
 func compose(c composer, s workflow.Reader, e workflow.StoredEvent) (Message, bool, error) {
@@ -142,7 +138,7 @@ func (n *Notifier) warn(ctx context.Context, r *receiver) error {
 				return err
 			}
 		}
-		if err := n.put(ctx, r.warned(u.ID), 1); err != nil {
+		if err := n.put(ctx, r, r.warned(u.ID), 1); err != nil {
 			return err
 		}
 	}

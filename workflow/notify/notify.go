@@ -1,7 +1,8 @@
 // Package notify tells people what happened: it follows the audit log and
 // sends to webhooks, Slack and mail. Every receiver has its own place in the
 // log, kept in the store, so that a dead one holds up neither the workflow nor
-// the others, and a restart goes on where each stood. A message may come twice.
+// the others, and a restart goes on where each stood. Of several gateways one
+// sends to a receiver. A message may come twice.
 package notify
 
 import (
@@ -37,6 +38,7 @@ type Notifier struct {
 	link      string
 	giveUp    time.Duration
 	pace      pace
+	holder    int64 // names this notifier in leases
 	receivers []*receiver
 }
 
@@ -52,6 +54,7 @@ type receiver struct {
 	name   string
 	wants  map[string]bool // nil: every type
 	sender sender
+	until  int64 // the lease's end, Unix seconds; 0 where there is none
 }
 
 // New checks the configuration and reads its secrets. logger nil is slog.Default.
@@ -63,7 +66,7 @@ func New(c Config, store workflow.Store, seats Seats, logger *slog.Logger) (*Not
 		logger = slog.Default()
 	}
 	n := &Notifier{
-		store: store, seats: seats, now: time.Now, logger: logger, link: c.Link, giveUp: c.GiveUpAfter,
+		store: store, seats: seats, now: time.Now, holder: newHolder(), logger: logger, link: c.Link, giveUp: c.GiveUpAfter,
 		pace: pace{poll: time.Second, expiry: time.Minute, first: time.Second, longest: 5 * time.Minute},
 	}
 	for i := range c.Receivers {
@@ -165,15 +168,21 @@ func (n *Notifier) Run(ctx context.Context) error {
 }
 
 func (n *Notifier) serve(ctx context.Context, r *receiver) {
+	defer n.release(ctx, r)
 	var warned time.Time
 	wait := n.pace.poll
 	for ctx.Err() == nil {
-		more, err := n.follow(ctx, r)
+		more, err := false, n.hold(ctx, r)
+		if err == nil {
+			more, err = n.follow(ctx, r)
+		}
 		if err == nil && time.Since(warned) >= n.pace.expiry {
 			err = n.warn(ctx, r)
 			warned = time.Now()
 		}
 		switch {
+		case errors.Is(err, errLost):
+			wait, r.until = n.pace.poll, 0
 		case err != nil && ctx.Err() == nil:
 			// The store's trouble: nothing was skipped.
 			n.logger.WarnContext(ctx, "notifications wait for the store", "receiver", r.name, "err", err)
@@ -198,10 +207,13 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // deliver tries until the receiver takes the message, refuses it for good, or
-// it is too old to be of use. An error is ctx's alone.
+// it is too old to be of use. An error is ctx's, the store's or errLost.
 func (n *Notifier) deliver(ctx context.Context, r *receiver, m Message) error {
 	wait := n.pace.first
 	for attempt := 1; ; attempt++ {
+		if err := n.hold(ctx, r); err != nil {
+			return err
+		}
 		err := r.sender.send(ctx, m)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
