@@ -50,8 +50,8 @@ func checkAttestation(list [][]byte, key signer.PublicKey, origin keyregistry.Or
 		}
 		ofKey = ofKey || bytes.Equal(certificate.RawSubjectPublicKeyInfo, key.DER())
 	}
-	// A cloud's chain certifies the machine that attests, not the key.
-	if !ofKey && origin == keyregistry.OriginPKCS11 {
+	// Cloud KMS's chain certifies the HSM that attests, not the key.
+	if !ofKey && origin != keyregistry.OriginGCPKMS {
 		return fmt.Errorf("none of its certificates is of key %s: it attests another key", key.KeyID())
 	}
 	return nil

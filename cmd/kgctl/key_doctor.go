@@ -17,7 +17,8 @@ func (a *app) keyDoctor() *cobra.Command {
 		Short: "Say what keeps a key from signing, and what to do",
 		Long: `Look at everything that a signature needs, in its order: the module, the token,
 its PIN, the clock, the key, and one test signature over a text that is good for
-nothing. The PIN is sent once at most, and not to a token that has one try left.
+nothing; of a key in a cloud: the credentials, the service, the key's state, the
+permission to sign, and such a signature. The PIN is sent once at most, and not to a token that has one try left.
 The exit code is 8 where something is wrong.`,
 		Example: `  kgctl key doctor 'pkcs11:token=ryan;object=key?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/run/pin'`,
 		Args:    oneURI,
@@ -74,14 +75,14 @@ func (a *app) diagnose(ctx context.Context, uri string) ([]pkcs11.Finding, error
 		return pkcs11.Diagnose(ctx, u, a.now(), pkcs11.Options{}), nil
 	}
 	wrong := func(check string, err error) []pkcs11.Finding {
-		return []pkcs11.Finding{{Check: check, State: pkcs11.StateProblem, Says: err.Error()}}
+		return []pkcs11.Finding{{Check: check, State: pkcs11.StateProblem, Says: err.Error()}} // which says what to do
 	}
 	s, err := a.openKey(ctx, uri)
 	if err != nil {
 		return wrong("key", err), nil
 	}
 	defer s.Close()
-	key := pkcs11.Finding{Check: "key", State: pkcs11.StateOK, Says: fmt.Sprintf("%s, %s", s.Public().KeyID(), s.Algorithm())}
+	key := pkcs11.Finding{Check: "key", State: pkcs11.StateOK, Says: fmt.Sprintf("%s, %s, origin %s", s.Public().KeyID(), s.Algorithm(), originOf(uri))}
 	if _, err := s.Sign(ctx, []byte(pkcs11.TestMessage)); err != nil {
 		return append([]pkcs11.Finding{key}, wrong("signature", err)...), nil
 	}

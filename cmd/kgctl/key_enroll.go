@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
-	"github.com/kernelgate/kernelgate/signer/filekey"
 )
 
 // defaultValidity is two years, in seconds.
@@ -127,10 +125,7 @@ func (a *app) enroll(ctx context.Context, f enrolFlags) error {
 		return err
 	}
 	defer s.Close()
-	origin := keyregistry.OriginPKCS11
-	if strings.HasPrefix(f.key, filekey.Scheme) {
-		origin = keyregistry.OriginFile
-	}
+	origin := originOf(f.key)
 	e.Key = keyregistry.NewKey(s.Public(), s.Algorithm(), origin, from, to)
 	if f.attestation != "" {
 		if e.Attestation, err = readAttestation(f.attestation, s.Public(), origin); err != nil {

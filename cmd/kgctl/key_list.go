@@ -1,11 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 
 	p11 "github.com/miekg/pkcs11"
 	"github.com/spf13/cobra"
 
+	"github.com/kernelgate/kernelgate/signer/awskms"
+	"github.com/kernelgate/kernelgate/signer/filekey"
+	"github.com/kernelgate/kernelgate/signer/gcpkms"
 	"github.com/kernelgate/kernelgate/signer/pkcs11"
 )
 
@@ -25,7 +30,7 @@ func (a *app) keyList() *cobra.Command {
 			if err := need(cmd, "token"); err != nil {
 				return err
 			}
-			u, err := pkcs11.ParseURI(uri)
+			u, err := tokenURI(uri)
 			if err != nil {
 				return usageError{err}
 			}
@@ -43,6 +48,19 @@ func (a *app) keyList() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&uri, "token", "", "PKCS#11 URI of the token")
 	return cmd
+}
+
+// tokenURI refuses what has no token to look into.
+func tokenURI(text string) (u pkcs11.URI, err error) {
+	switch {
+	case strings.HasPrefix(text, awskms.Scheme):
+		return u, errors.New("a URI names one key of AWS KMS; aws kms list-keys and list-aliases show which there are, and kgctl key doctor URI looks at one")
+	case strings.HasPrefix(text, gcpkms.Scheme):
+		return u, errors.New("a URI names one key version of Cloud KMS; gcloud kms keys versions list shows which there are, and kgctl key doctor URI looks at one")
+	case strings.HasPrefix(text, filekey.Scheme):
+		return u, errors.New("a file holds one key; kgctl key doctor URI looks at it")
+	}
+	return pkcs11.ParseURI(text)
 }
 
 func listKeys(u pkcs11.URI) ([]listedKey, error) {

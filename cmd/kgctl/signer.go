@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/awskms"
 	"github.com/kernelgate/kernelgate/signer/filekey"
+	"github.com/kernelgate/kernelgate/signer/gcpkms"
 	"github.com/kernelgate/kernelgate/signer/open"
 	"github.com/kernelgate/kernelgate/signer/pkcs11"
 )
@@ -33,20 +37,38 @@ func noPIN(context.Context, string) ([]byte, error) {
 	return nil, errors.New("the key's URI has no pin-source: add pin-source=file:/path or pin-source=env:NAME")
 }
 
+// redacted is a key's URI as it may be shown.
 func redacted(uri string) (string, error) {
+	u, err := parseKey(uri)
+	if err != nil {
+		return "", usageError{err}
+	}
+	return u.String(), nil
+}
+
+func parseKey(uri string) (fmt.Stringer, error) {
 	switch {
 	case strings.HasPrefix(uri, pkcs11.Scheme):
-		u, err := pkcs11.ParseURI(uri)
-		if err != nil {
-			return "", usageError{err}
-		}
-		return u.String(), nil
+		return pkcs11.ParseURI(uri)
+	case strings.HasPrefix(uri, awskms.Scheme):
+		return awskms.ParseURI(uri)
+	case strings.HasPrefix(uri, gcpkms.Scheme):
+		return gcpkms.ParseURI(uri)
 	case strings.HasPrefix(uri, filekey.Scheme):
-		u, err := filekey.ParseURI(uri)
-		if err != nil {
-			return "", usageError{err}
-		}
-		return u.String(), nil
+		return filekey.ParseURI(uri)
 	}
-	return "", usagef("a key's URI begins with one of: %s", strings.Join(open.Schemes(), " "))
+	return nil, fmt.Errorf("a key's URI begins with one of: %s", strings.Join(open.Schemes(), " "))
+}
+
+// originOf is where the registry says that a key lies.
+func originOf(uri string) keyregistry.Origin {
+	switch {
+	case strings.HasPrefix(uri, awskms.Scheme):
+		return keyregistry.OriginAWSKMS
+	case strings.HasPrefix(uri, gcpkms.Scheme):
+		return keyregistry.OriginGCPKMS
+	case strings.HasPrefix(uri, filekey.Scheme):
+		return keyregistry.OriginFile
+	}
+	return keyregistry.OriginPKCS11
 }

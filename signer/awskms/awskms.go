@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/kernelgate/kernelgate/signer"
 )
@@ -90,10 +91,20 @@ func (k *key) Sign(ctx context.Context, message []byte) ([]byte, error) {
 		}
 		return nil, k.client.explain(ctx, err)
 	}
-	if name := aws.ToString(out.KeyId); name != "" && k.arn != "" && name != k.arn {
-		return nil, fmt.Errorf("%w: %s names %s now, and named %s when it was opened; name the key by its ARN", signer.ErrKey, k.uri.Key, name, k.arn)
+	if err := k.sameKey(message, out); err != nil {
+		return nil, err
 	}
 	return signer.LowS(k.public, out.Signature)
+}
+
+// sameKey gives an alias that was moved its name. A service may name one key in
+// two ways, so the signature decides.
+func (k *key) sameKey(message []byte, out *kms.SignOutput) error {
+	name := aws.ToString(out.KeyId)
+	if name == "" || k.arn == "" || name == k.arn || signer.Verify(k.algorithm, k.public, message, out.Signature) == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s names %s now, and named %s when it was opened; name the key by its ARN", signer.ErrKey, k.uri.Key, name, k.arn)
 }
 
 func (k *key) request(message []byte) *kms.SignInput {
@@ -111,6 +122,7 @@ func (k *key) request(message []byte) *kms.SignInput {
 
 // dryRun makes a disabled key or a missing permission known when the key is
 // opened instead of when it is needed. It takes the permission of Sign alone.
+// A service that knows no dry run signs the probe, which is of no worth.
 func (k *key) dryRun(ctx context.Context) error {
 	in := k.request([]byte(probe))
 	in.DryRun = aws.Bool(true)
@@ -119,7 +131,26 @@ func (k *key) dryRun(ctx context.Context) error {
 	if err == nil || errors.As(err, &would) {
 		return nil
 	}
-	return k.client.explain(ctx, err)
+	if !knowsNoDryRun(err) {
+		return k.client.explain(ctx, err)
+	}
+	_, err = k.Sign(ctx, []byte(probe))
+	return err
+}
+
+// knowsNoDryRun reports whether a service may have refused the parameter and
+// not the key; services that are compatible with KMS name that in many ways.
+func knowsNoDryRun(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) || api.ErrorFault() == smithy.FaultServer {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "ValidationException", "UnsupportedOperationException", "SerializationException", "UnknownOperationException",
+		"InvalidParameterException", "InvalidParameterValue", "UnknownParameter", "NotImplemented", "NotImplementedException", "UnknownError":
+		return true
+	}
+	return false
 }
 
 func (k *key) Close() error {

@@ -189,3 +189,22 @@ func TestAliasThatMovesIsNoticed(t *testing.T) {
 		t.Fatalf("got %v, want ErrKey", err)
 	}
 }
+
+// Services that speak KMS's protocol leave out one thing or another.
+func TestLesserServices(t *testing.T) {
+	server := awskmstest.New(t)
+	for name, fault := range map[string]awskmstest.Fault{"no dry run": {NoDryRun: true}, "terse": {Terse: true}, "both": {NoDryRun: true, Terse: true}} {
+		t.Run(name, func(t *testing.T) {
+			u := newKey(t, server, signer.ECDSAP256SHA256)
+			server.Set(fault)
+			s := openKey(t, u)
+			if _, err := s.Sign(t.Context(), []byte("m")); err != nil {
+				t.Fatal(err)
+			}
+			server.SetState(u, awskmstest.Disabled)
+			if s, err := awskms.Open(t.Context(), u, awskms.Options{}); !errors.Is(err, signer.ErrKey) || s != nil {
+				t.Errorf("disabled: got %v, want ErrKey", err)
+			}
+		})
+	}
+}

@@ -18,7 +18,7 @@ func (k *key) load(ctx context.Context, wanted string) error {
 	if err != nil {
 		return k.client.explain(ctx, err)
 	}
-	if out.KeyUsage != types.KeyUsageTypeSignVerify {
+	if out.KeyUsage != types.KeyUsageTypeSignVerify && out.KeyUsage != "" { // a service that leaves it out is judged by its signature
 		return fmt.Errorf("%w: %s is for %s; a signing key has key usage SIGN_VERIFY, which is fixed when it is made", signer.ErrKey, k.uri.Key, out.KeyUsage)
 	}
 	public, err := signer.ParsePublicKey(out.PublicKey)

@@ -107,6 +107,7 @@ func TestOpenRefuses(t *testing.T) {
 	disabled, software, missing := newKey(t, server, signer.ECDSAP256SHA256), newKey(t, server, signer.Ed25519), newKey(t, server, signer.Ed25519)
 	server.SetState(disabled, kmspb.CryptoKeyVersion_DISABLED)
 	server.SetProtection(software, kmspb.ProtectionLevel_SOFTWARE)
+	software.Protection = gcpkms.ProtectionHSM
 	missing.Name = strings.Replace(missing.Name, "/ring/", "/other/", 1)
 	open := func(u gcpkms.URI, keyID string) error {
 		s, err := gcpkms.Open(t.Context(), u, gcpkms.Options{KeyID: keyID, CallTimeout: 5 * time.Second})
@@ -123,6 +124,10 @@ func TestOpenRefuses(t *testing.T) {
 	software.Protection = gcpkms.ProtectionSoftware
 	if err := open(software, ""); err != nil {
 		t.Errorf("software, allowed: %v", err)
+	}
+	software.Protection = ""
+	if err := open(software, ""); err != nil {
+		t.Errorf("a test service's key of any protection: %v", err)
 	}
 	if err := open(software, strings.Repeat("0", 64)); !errors.Is(err, signer.ErrKey) {
 		t.Errorf("another key expected: got %v", err)

@@ -27,7 +27,7 @@ var (
 // Protection is the least that holds a key.
 type Protection string
 
-// Protections of a URI. "" is ProtectionHSM.
+// Protections of a URI. "" is ProtectionHSM, and any with Insecure.
 const (
 	ProtectionHSM      Protection = "hsm"
 	ProtectionExternal Protection = "external" // a key manager outside Google Cloud

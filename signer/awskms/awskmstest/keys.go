@@ -129,18 +129,24 @@ func (s *Server) do(operation string, body []byte, f Fault) (any, error) {
 		private = k.other
 	}
 	if operation == "GetPublicKey" {
-		return k.publicKey(private)
+		return k.publicKey(private, f.Terse)
 	}
 	if k.state == Disabled {
 		return nil, fail("DisabledException", k.arn()+" is disabled.")
 	}
-	return k.sign(private, in, f.Corrupt)
+	if in.DryRun && f.NoDryRun {
+		return nil, fail("ValidationException", "unknown member DryRun")
+	}
+	return k.sign(private, in, f)
 }
 
-func (k *key) publicKey(private crypto.Signer) (any, error) {
+func (k *key) publicKey(private crypto.Signer, terse bool) (any, error) {
 	der, err := x509.MarshalPKIXPublicKey(private.Public())
 	if err != nil {
 		return nil, err
+	}
+	if terse {
+		return map[string]any{"KeyId": k.arn(), "PublicKey": der}, nil
 	}
 	return map[string]any{"KeyId": k.arn(), "PublicKey": der, "KeySpec": k.spec, "CustomerMasterKeySpec": k.spec,
 		"KeyUsage": k.usage, "SigningAlgorithms": k.algorithms}, nil

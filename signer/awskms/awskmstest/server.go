@@ -36,6 +36,8 @@ type Fault struct {
 	Drop      bool          // do the work, then close the connection without a reply
 	OtherKey  bool          // as if another key of the same kind had the name
 	Corrupt   bool          // a signature with one bit changed
+	NoDryRun  bool          // refuses the parameter DryRun, as a lesser service might
+	Terse     bool          // names keys by id instead of ARN when it signs, and no usage
 }
 
 // Server is the service. Make one with New or Start.

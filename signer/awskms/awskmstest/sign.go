@@ -11,7 +11,7 @@ import (
 // maxMessage is KMS's limit of a message, in bytes.
 const maxMessage = 4096
 
-func (k *key) sign(private crypto.Signer, in request, corrupt bool) (any, error) {
+func (k *key) sign(private crypto.Signer, in request, f Fault) (any, error) {
 	if k.usage != "SIGN_VERIFY" || !slices.Contains(k.algorithms, in.SigningAlgorithm) {
 		return nil, fail("InvalidKeyUsageException", in.SigningAlgorithm+" is not for a key of "+k.spec)
 	}
@@ -26,8 +26,11 @@ func (k *key) sign(private crypto.Signer, in request, corrupt bool) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	if corrupt {
+	if f.Corrupt {
 		sig[len(sig)-1] ^= 1
+	}
+	if f.Terse {
+		return map[string]any{"KeyId": k.id, "Signature": sig}, nil
 	}
 	return map[string]any{"KeyId": k.arn(), "Signature": sig, "SigningAlgorithm": in.SigningAlgorithm}, nil
 }
