@@ -56,8 +56,12 @@ func explain(ctx context.Context, err error) error {
 	case codes.Unavailable:
 		next = "no reply: check the network and the URI's endpoint"
 	}
-	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-		err = fmt.Errorf("%w: %w", ctx.Err(), err)
+	cause := ctx.Err()
+	if cause == nil && status.Code(err) == codes.DeadlineExceeded {
+		cause = context.DeadlineExceeded // the service's clock was a moment ahead of ctx
+	}
+	if cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	return fmt.Errorf("%w: Cloud KMS: %s: %w", class, next, err)
 }
