@@ -14,7 +14,7 @@ TEST_TIMEOUT ?= 15m
 
 # A C compiler, since SQLite and PKCS#11 are used through cgo.
 BUILD_PACKAGES := softhsm2 gcc libc6-dev
-TEST_PACKAGES := $(BUILD_PACKAGES) opensc p11-kit p11-kit-modules swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0 openssl
+TEST_PACKAGES := $(BUILD_PACKAGES) opensc p11-kit p11-kit-modules swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0 openssl postgresql
 
 # Go stamps the commit into a binary, and fails where git refuses to answer (a checkout that another user owns, say).
 VCS   := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo auto || echo false)

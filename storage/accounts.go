@@ -10,7 +10,7 @@ import (
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-var _ account.Store = (*SQLite)(nil)
+var _ account.Store = (*db)(nil)
 
 func scanAccount(rows *sql.Rows) (a account.Account, err error) {
 	err = rows.Scan(&a.Person, &a.Role, &a.Passkeys)
@@ -18,16 +18,16 @@ func scanAccount(rows *sql.Rows) (a account.Account, err error) {
 }
 
 // Account implements account.Store.
-func (s *SQLite) Account(ctx context.Context, person envelope.ID) (a account.Account, err error) {
+func (s *db) Account(ctx context.Context, person envelope.ID) (a account.Account, err error) {
 	err = s.View(ctx, func(r workflow.Reader) error {
-		row := r.(*reader).tx.QueryRowContext(ctx, "SELECT person, role, passkeys FROM accounts WHERE person = ?", string(person))
+		row := r.(*reader).tx.QueryRowContext(ctx, "SELECT person, role, passkeys FROM accounts WHERE person = $1", string(person))
 		return notFound(row.Scan(&a.Person, &a.Role, &a.Passkeys))
 	})
 	return a, err
 }
 
 // Accounts implements account.Store.
-func (s *SQLite) Accounts(ctx context.Context) (list []account.Account, err error) {
+func (s *db) Accounts(ctx context.Context) (list []account.Account, err error) {
 	err = s.View(ctx, func(r workflow.Reader) error {
 		list, err = collect(r.(*reader), scanAccount, "SELECT person, role, passkeys FROM accounts ORDER BY person")
 		return err
@@ -36,24 +36,24 @@ func (s *SQLite) Accounts(ctx context.Context) (list []account.Account, err erro
 }
 
 // PutAccount implements account.Store.
-func (s *SQLite) PutAccount(ctx context.Context, a account.Account) error {
-	return s.exec(ctx, "INSERT INTO accounts (person, role, passkeys) VALUES (?, ?, ?) ON CONFLICT (person) DO UPDATE SET role = excluded.role, passkeys = excluded.passkeys",
+func (s *db) PutAccount(ctx context.Context, a account.Account) error {
+	return s.exec(ctx, "INSERT INTO accounts (person, role, passkeys) VALUES ($1, $2, $3) ON CONFLICT (person) DO UPDATE SET role = excluded.role, passkeys = excluded.passkeys",
 		string(a.Person), a.Role, a.Passkeys)
 }
 
 // PutSecret implements account.Store. Secrets past their end go with it.
-func (s *SQLite) PutSecret(ctx context.Context, kind account.Kind, hash string, body []byte, until time.Time) error {
-	if err := s.exec(ctx, "DELETE FROM secrets WHERE until <= ?", s.now().Unix()); err != nil {
+func (s *db) PutSecret(ctx context.Context, kind account.Kind, hash string, body []byte, until time.Time) error {
+	if err := s.exec(ctx, "DELETE FROM secrets WHERE until <= $1", s.now().Unix()); err != nil {
 		return err
 	}
-	return s.exec(ctx, "INSERT INTO secrets (hash, kind, body, until) VALUES (?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET body = excluded.body, until = excluded.until WHERE kind = excluded.kind",
+	return s.exec(ctx, "INSERT INTO secrets (hash, kind, body, until) VALUES ($1, $2, $3, $4) ON CONFLICT (hash) DO UPDATE SET body = excluded.body, until = excluded.until WHERE secrets.kind = excluded.kind",
 		hash, string(kind), body, until.Unix())
 }
 
-const findSecret = "SELECT body, until FROM secrets WHERE hash = ? AND kind = ? AND until > ?"
+const findSecret = "SELECT body, until FROM secrets WHERE hash = $1 AND kind = $2 AND until > $3"
 
 // Secret implements account.Store.
-func (s *SQLite) Secret(ctx context.Context, kind account.Kind, hash string) (body []byte, until time.Time, err error) {
+func (s *db) Secret(ctx context.Context, kind account.Kind, hash string) (body []byte, until time.Time, err error) {
 	err = s.View(ctx, func(r workflow.Reader) error {
 		var end int64
 		row := r.(*reader).tx.QueryRowContext(ctx, findSecret, hash, string(kind), s.now().Unix())
@@ -65,16 +65,16 @@ func (s *SQLite) Secret(ctx context.Context, kind account.Kind, hash string) (bo
 }
 
 // TakeSecret implements account.Store.
-func (s *SQLite) TakeSecret(ctx context.Context, kind account.Kind, hash string) (body []byte, err error) {
+func (s *db) TakeSecret(ctx context.Context, kind account.Kind, hash string) (body []byte, err error) {
 	err = s.Update(ctx, func(tx workflow.Tx) error {
 		w := tx.(*writer)
-		row := w.tx.QueryRowContext(ctx, "DELETE FROM secrets WHERE hash = ? AND kind = ? AND until > ? RETURNING body", hash, string(kind), s.now().Unix())
+		row := w.tx.QueryRowContext(ctx, "DELETE FROM secrets WHERE hash = $1 AND kind = $2 AND until > $3 RETURNING body", hash, string(kind), s.now().Unix())
 		return notFound(row.Scan(&body))
 	})
 	return body, err
 }
 
-func (s *SQLite) exec(ctx context.Context, query string, args ...any) error {
+func (s *db) exec(ctx context.Context, query string, args ...any) error {
 	return s.Update(ctx, func(tx workflow.Tx) error {
 		_, err := tx.(*writer).tx.ExecContext(ctx, query, args...)
 		return err

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"strings"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -92,18 +91,22 @@ func (w *writer) flush() error {
 
 // knownHashes are the tree's hashes of this transaction, or of the database.
 func (w *writer) knownHashes(indexes []int64) ([]tlog.Hash, error) {
+	var unknown []int64
+	for _, index := range indexes {
+		if _, known := w.tail.hashes[index]; !known {
+			unknown = append(unknown, index)
+		}
+	}
+	read, err := w.reader.ReadHashes(unknown)
+	if err != nil {
+		return nil, err
+	}
+	for i, index := range unknown {
+		w.tail.hashes[index] = read[i]
+	}
 	out := make([]tlog.Hash, len(indexes))
 	for i, index := range indexes {
-		h, known := w.tail.hashes[index]
-		if !known {
-			read, err := w.reader.ReadHashes(indexes[i : i+1])
-			if err != nil {
-				return nil, err
-			}
-			h = read[0]
-			w.tail.hashes[index] = h
-		}
-		out[i] = h
+		out[i] = w.tail.hashes[index]
 	}
 	return out, nil
 }
@@ -114,13 +117,12 @@ const insertRows = 32
 // insert inserts rows that stand one after the other in values, many in one
 // statement: most of an insert's time is the way to the database and back.
 func (w *writer) insert(into string, columns int, values []any) error {
-	row := "(?" + strings.Repeat(", ?", columns-1) + ")"
 	for len(values) > 0 {
 		n := min(insertRows, len(values)/columns)
 		if n < insertRows {
 			n = 1 // two statements in all, which stay prepared
 		}
-		statement := "INSERT INTO " + into + " VALUES " + row + strings.Repeat(", "+row, n-1) //nolint:gosec // of constants; the values are bound
+		statement := "INSERT INTO " + into + " VALUES " + tuples(n, columns) //nolint:gosec // of constants; the values are bound
 		if _, err := w.tx.ExecContext(w.ctx, statement, values[:n*columns]...); err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ type job struct {
 
 // Update runs f in a write transaction. When it returns nil, what f did is on
 // disk; otherwise nothing of it is.
-func (s *SQLite) Update(ctx context.Context, f func(workflow.Tx) error) error {
+func (s *db) Update(ctx context.Context, f func(workflow.Tx) error) error {
 	j := job{ctx, f, make(chan error, 1)}
 	select {
 	case s.queue <- j:
@@ -45,21 +45,21 @@ func (s *SQLite) Update(ctx context.Context, f func(workflow.Tx) error) error {
 	}
 }
 
-func (s *SQLite) run(ctx context.Context) {
+func (s *db) run(ctx context.Context) {
 	defer close(s.done)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case first := <-s.queue:
-			s.commit(s.gather(first))
+			s.commit(ctx, s.gather(first))
 		}
 	}
 }
 
 // gather takes what waits already. It does not wait for more: while one batch
 // is synced to disk the next one gathers by itself.
-func (s *SQLite) gather(first job) []job {
+func (s *db) gather(first job) []job {
 	batch := []job{first}
 	for len(batch) < maxBatch {
 		select {
@@ -72,65 +72,77 @@ func (s *SQLite) gather(first job) []job {
 	return batch
 }
 
-func (s *SQLite) commit(batch []job) {
-	results := make([]error, len(batch))
-	if err := s.transact(batch, results); err != nil {
-		for i := range results {
-			results[i] = err
-		}
-	}
+// commit tells every caller of a batch what became of his function.
+func (s *db) commit(ctx context.Context, batch []job) {
+	results, err := s.persist(ctx, batch)
 	for i, j := range batch {
-		j.result <- results[i]
+		if err != nil {
+			j.result <- err
+		} else {
+			j.result <- results[i]
+		}
 	}
 }
 
-func (s *SQLite) transact(batch []job, results []error) error {
-	// Not a caller's context: one who leaves must not undo the others' work.
-	ctx := context.Background()
-	tx, err := s.write.BeginTx(ctx, nil)
+// transact runs a batch in one transaction. The name is what the dialect's
+// outcome asks about, where the error is no answer.
+func (s *db) transact(ctx context.Context, batch []job) (results []error, name string, err error) {
+	tx, name, err := s.begin(ctx, s.write)
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return nil, "", fmt.Errorf("begin: %w", err)
 	}
 	defer tx.Rollback()
 	head, err := readHead(ctx, tx)
 	if err != nil {
-		return err
+		return nil, name, err
 	}
-	w := &writer{reader: reader{ctx, tx}, store: s, tail: tail{head: head, hashes: map[int64]tlog.Hash{}}}
+	w := &writer{reader: reader{ctx, tx, s.dialect}, store: s, tail: tail{head: head, hashes: map[int64]tlog.Hash{}}}
+	results = make([]error, len(batch))
 	for i, j := range batch {
 		if results[i] = j.ctx.Err(); results[i] != nil {
 			continue
 		}
 		if results[i], err = w.runOne(j); err != nil {
-			return err
+			return nil, name, err
 		}
 	}
 	if err := w.flush(); err != nil {
-		return fmt.Errorf("write the log: %w", err)
+		return nil, name, fmt.Errorf("write the log: %w", err)
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return results, name, fmt.Errorf("commit: %w", err)
 	}
-	return nil
+	return results, name, nil
 }
 
 // runOne runs one caller's function in a savepoint, so that its failure undoes
 // nothing of the others'.
 func (w *writer) runOne(j job) (result, err error) {
-	if _, err := w.tx.ExecContext(w.ctx, "SAVEPOINT one"); err != nil {
+	if err := w.exec("SAVEPOINT one"); err != nil {
 		return nil, err
 	}
 	before := w.tail
-	if result = call(j.f, w); result != nil {
-		if _, err := w.tx.ExecContext(w.ctx, "ROLLBACK TO one"); err != nil {
-			return result, err
+	if result = call(j.f, w); result == nil {
+		// It also fails where the function passed over an error of the database.
+		if result = w.exec("RELEASE SAVEPOINT one"); result == nil {
+			return nil, nil
 		}
-		// Others' events, where this caller's reading had them written, are
-		// undone with it and written again.
-		w.tail = tail{head: before.head, pending: before.pending, hashes: map[int64]tlog.Hash{}}
 	}
-	_, err = w.tx.ExecContext(w.ctx, "RELEASE one")
-	return result, err
+	if w.undone(result) {
+		return nil, result
+	}
+	if err := w.exec("ROLLBACK TO SAVEPOINT one"); err != nil {
+		return nil, err
+	}
+	// Others' events, where this caller's reading had them written, are
+	// undone with it and written again.
+	w.tail = tail{head: before.head, pending: before.pending, hashes: map[int64]tlog.Hash{}}
+	return result, w.exec("RELEASE SAVEPOINT one")
+}
+
+func (w *writer) exec(statement string) error {
+	_, err := w.tx.ExecContext(w.ctx, statement)
+	return err
 }
 
 // call turns a panic into an error: one bad function must not stop the writer,

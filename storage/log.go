@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -57,17 +57,9 @@ func (r *reader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	if len(indexes) == 0 {
 		return nil, nil
 	}
-	// Numbers only, so that there is nothing to quote; SQLite takes far more
-	// terms than the 256 of a tile.
-	query := []byte("SELECT idx, hash FROM tree WHERE idx IN (")
-	for i, index := range indexes {
-		if i > 0 {
-			query = append(query, ',')
-		}
-		query = strconv.AppendInt(query, index, 10)
-	}
+	query, args := r.treeHashes(indexes)
 	found := make(map[int64]tlog.Hash, len(indexes))
-	rows, err := r.tx.QueryContext(r.ctx, string(append(query, ')')))
+	rows, err := r.tx.QueryContext(r.ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -132,49 +124,61 @@ func bytesOf(hashes []tlog.Hash) [][]byte {
 }
 
 // Leaves are the leaves of the events below end, as they stand in the database,
-// judged by nobody: what package history verifies. It reads one snapshot.
-func (s *SQLite) Leaves(ctx context.Context, end int64) iter.Seq2[[]byte, error] {
+// judged by nobody: what package history verifies. Only the end of the log ever
+// changes, so that pages make up one state.
+func (s *db) Leaves(ctx context.Context, end int64) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		rows, err := s.read.QueryContext(ctx, "SELECT leaf FROM events WHERE seq < ? ORDER BY seq", end)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var leaf []byte
-			if err := rows.Scan(&leaf); err != nil {
+		for after := int64(math.MinInt64); ; {
+			var page []row
+			err := s.View(ctx, func(r workflow.Reader) (err error) {
+				page, err = collect(r.(*reader), scanLeaf, "SELECT seq, leaf FROM events WHERE seq > $1 AND seq < $2 ORDER BY seq LIMIT $3", after, end, maxPage)
+				return err
+			})
+			if err != nil {
 				yield(nil, err)
 				return
 			}
-			if !yield(leaf, nil) {
+			for _, row := range page {
+				if !yield(row.leaf, nil) {
+					return
+				}
+				after = row.seq
+			}
+			if len(page) < maxPage {
 				return
 			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(nil, err)
 		}
 	}
 }
 
+// row is a row of the log.
+type row struct {
+	seq  int64
+	leaf []byte
+}
+
+func scanLeaf(rows *sql.Rows) (r row, err error) {
+	err = rows.Scan(&r.seq, &r.leaf)
+	return r, err
+}
+
 // Events are at most limit events from seq on.
 func (r *reader) Events(from int64, limit int) ([]workflow.StoredEvent, error) {
-	return r.events("SELECT seq, leaf FROM events WHERE seq >= ? ORDER BY seq LIMIT ?", from, limit)
+	return r.events("SELECT seq, leaf FROM events WHERE seq >= $1 ORDER BY seq LIMIT $2", from, limit)
 }
 
 // UpgradeEvents are the events of one upgrade.
 func (r *reader) UpgradeEvents(id envelope.UUID) ([]workflow.StoredEvent, error) {
-	return r.events("SELECT seq, leaf FROM events WHERE upgrade_id = ? AND upgrade_id <> '' ORDER BY seq", string(id))
+	return r.events("SELECT seq, leaf FROM events WHERE upgrade_id = $1 AND upgrade_id <> '' ORDER BY seq", string(id))
 }
 
 func (r *reader) events(query string, args ...any) ([]workflow.StoredEvent, error) {
 	return collect(r, func(rows *sql.Rows) (workflow.StoredEvent, error) {
-		var seq int64
-		var leaf []byte
-		if err := rows.Scan(&seq, &leaf); err != nil {
+		row, err := scanLeaf(rows)
+		if err != nil {
 			return workflow.StoredEvent{}, err
 		}
-		return storedEvent(seq, leaf)
+		return storedEvent(row.seq, row.leaf)
 	}, query, args...)
 }
 
@@ -195,7 +199,7 @@ func (r *reader) CosignedCheckpoint() (note string, size int64, err error) {
 func (w *writer) PutCheckpoint(note string, size int64) error {
 	var known string
 	var cosigned bool
-	err := w.tx.QueryRowContext(w.ctx, "SELECT note, EXISTS (SELECT 1 FROM cosigned WHERE size = ?1) FROM checkpoints WHERE size = ?1", size).Scan(&known, &cosigned)
+	err := w.tx.QueryRowContext(w.ctx, "SELECT note, EXISTS (SELECT 1 FROM cosigned WHERE size = $1) FROM checkpoints WHERE size = $1", size).Scan(&known, &cosigned)
 	table := "checkpoints"
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -206,6 +210,6 @@ func (w *writer) PutCheckpoint(note string, size int64) error {
 	default:
 		table = "cosigned"
 	}
-	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO "+table+" (size, note) VALUES (?, ?)", size, note)
+	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO "+table+" (size, note) VALUES ($1, $2)", size, note)
 	return err
 }

@@ -26,12 +26,13 @@ const (
 type reader struct {
 	ctx context.Context
 	tx  *sql.Tx
+	dialect
 }
 
 // writer also writes; tail is where the log ends so far in the transaction.
 type writer struct {
 	reader
-	store *SQLite
+	store *db
 	tail  tail
 }
 
@@ -121,7 +122,7 @@ func scanUpgrade(rows *sql.Rows) (workflow.Upgrade, error) {
 
 // Upgrade is one upgrade's row.
 func (r *reader) Upgrade(id envelope.UUID) (workflow.Upgrade, error) {
-	list, err := collect(r, scanUpgrade, "SELECT "+upgradeColumns+" FROM upgrades WHERE id = ?", string(id))
+	list, err := collect(r, scanUpgrade, "SELECT "+upgradeColumns+" FROM upgrades WHERE id = $1", string(id))
 	if err == nil && len(list) == 0 {
 		err = workflow.ErrNotFound
 	}
@@ -137,21 +138,19 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 		p.Limit = defaultPage
 	}
 	p.Limit = min(p.Limit, maxPage)
-	where, args := []string{"1"}, []any{}
+	var args arguments
+	where := []string{"TRUE"}
 	if len(p.States) > 0 {
-		where = append(where, "state IN (?"+strings.Repeat(", ?", len(p.States)-1)+")")
-		for _, s := range p.States {
-			args = append(args, string(s))
-		}
+		where = append(where, "state IN ("+listOf(&args, p.States)+")")
 	}
 	if p.Target != "" {
-		where, args = append(where, "target = ?"), append(args, string(p.Target))
+		where = append(where, "target = "+args.add(string(p.Target)))
 	}
 	if p.Patch != (envelope.Digest{}) {
-		where, args = append(where, "patch = ?"), append(args, p.Patch.String())
+		where = append(where, "patch = "+args.add(p.Patch.String()))
 	}
 	if p.Search != "" {
-		where, args = append(where, `search LIKE ? ESCAPE '\'`), append(args, "%"+literal.Replace(strings.ToLower(p.Search))+"%")
+		where = append(where, "search LIKE "+args.add("%"+literal.Replace(strings.ToLower(p.Search))+"%")+` ESCAPE '\'`)
 	}
 	if p.Cursor != "" {
 		at, id, ok := strings.Cut(p.Cursor, "_")
@@ -159,11 +158,11 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 		if !ok || err != nil {
 			return nil, "", failure.New(failure.FieldInvalid, "cursor %.80q is not one that a page gave", p.Cursor)
 		}
-		where, args = append(where, "(created_at < ? OR created_at = ? AND id > ?)"), append(args, created, created, id)
+		before := args.add(created)
+		where = append(where, "(created_at < "+before+" OR created_at = "+before+" AND id > "+args.add(id)+")")
 	}
-	args = append(args, p.Limit+1)
-	query := "SELECT " + upgradeColumns + " FROM upgrades WHERE " + strings.Join(where, " AND ") + " ORDER BY created_at DESC, id LIMIT ?"
-	list, err := collect(r, scanUpgrade, query, args...)
+	query := "SELECT " + upgradeColumns + " FROM upgrades WHERE " + strings.Join(where, " AND ") + " ORDER BY created_at DESC, id LIMIT " + args.add(p.Limit+1)
+	list, err := collect(r, scanUpgrade, query, args.values...)
 	if err != nil || len(list) <= p.Limit {
 		return list, "", err
 	}
@@ -175,23 +174,29 @@ func (r *reader) Upgrades(p workflow.Page) ([]workflow.Upgrade, string, error) {
 // literal takes the meaning from what LIKE treats as more than itself.
 var literal = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// PutUpgrade writes an upgrade's row. The columns of a claim are not named, so
-// that the row that is written is nobody's.
+var putUpgrade = upsert("upgrades", "id", upgradeColumns+", search", ", claimed_by = NULL, claimed_until = NULL")
+
+// PutUpgrade writes an upgrade's row, which is nobody's from then on.
 func (w *writer) PutUpgrade(u workflow.Upgrade) error {
-	query := "INSERT OR REPLACE INTO upgrades (" + upgradeColumns + ", search) VALUES (?" + strings.Repeat(", ?", 19) + ")"
-	_, err := w.tx.ExecContext(w.ctx, query,
+	_, err := w.tx.ExecContext(w.ctx, putUpgrade,
 		string(u.ID), string(u.Target), string(u.Type), string(u.State), u.ManifestDigest.String(), string(u.ProposedBy),
-		u.CreatedAt.Unix(), u.UpdatedAt.Unix(), optionalUnix(u.NextAt), u.ExpiresAt.Unix(), u.Reason, optionalDigest(u.BundleDigest),
+		u.CreatedAt.Unix(), u.UpdatedAt.Unix(), optionalUnix(u.NextAt), u.ExpiresAt.Unix(), printable(u.Reason), optionalDigest(u.BundleDigest),
 		optionalDigest(u.Patch), string(u.Case), optionalUnix(u.RatifyBy), string(u.RollbackID), optionalDigest(u.Ratifying), u.Version, u.Intent,
 		strings.ToLower(strings.Join([]string{u.Intent, string(u.Target), string(u.Type), string(u.ProposedBy), string(u.ID)}, "\n")))
 	return err
+}
+
+// printable is a text that either database takes: a reason may quote what a
+// program wrote.
+func printable(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // Target is what is live somewhere.
 func (r *reader) Target(name envelope.ID) (workflow.Target, error) {
 	t := workflow.Target{Name: name, Live: upgrade.None}
 	var emergencies string
-	err := r.tx.QueryRowContext(r.ctx, "SELECT live, live_upgrade, applying, emergencies FROM targets WHERE name = ?", string(name)).
+	err := r.tx.QueryRowContext(r.ctx, "SELECT live, live_upgrade, applying, emergencies FROM targets WHERE name = $1", string(name)).
 		Scan(&t.Live, &t.LiveUpgrade, &t.Applying, &emergencies)
 	for _, id := range strings.Fields(emergencies) {
 		t.Emergencies = append(t.Emergencies, envelope.UUID(id))
@@ -202,13 +207,15 @@ func (r *reader) Target(name envelope.ID) (workflow.Target, error) {
 	return t, err
 }
 
+var putTarget = upsert("targets", "name", "name, live, live_upgrade, applying, emergencies", "")
+
 // PutTarget writes what is live somewhere.
 func (w *writer) PutTarget(t workflow.Target) error {
 	emergencies := ""
 	for _, id := range t.Emergencies {
 		emergencies += string(id) + " "
 	}
-	_, err := w.tx.ExecContext(w.ctx, "INSERT OR REPLACE INTO targets (name, live, live_upgrade, applying, emergencies) VALUES (?, ?, ?, ?, ?)",
+	_, err := w.tx.ExecContext(w.ctx, putTarget,
 		string(t.Name), string(t.Live), string(t.LiveUpgrade), string(t.Applying), strings.TrimSpace(emergencies))
 	return err
 }
@@ -234,13 +241,13 @@ func scanRecord(rows *sql.Rows) (workflow.Record, error) {
 // Records are an upgrade's records and the test results of its patch, in the
 // order of receipt.
 func (r *reader) Records(id envelope.UUID) ([]workflow.Record, error) {
-	return collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE upgrade_id = ?1"+
-		" OR patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = ?1) ORDER BY seq", string(id))
+	return collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE upgrade_id = $1"+
+		" OR patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = $1) ORDER BY seq", string(id))
 }
 
 // Record is one record.
 func (r *reader) Record(digest envelope.Digest) (workflow.Record, error) {
-	list, err := collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE digest = ?", digest.String())
+	list, err := collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE digest = $1", digest.String())
 	if err == nil && len(list) == 0 {
 		err = workflow.ErrNotFound
 	}
@@ -253,8 +260,8 @@ func (r *reader) Record(digest envelope.Digest) (workflow.Record, error) {
 // NewestRecord is the seq of an upgrade's last record, test results of its
 // patch included.
 func (r *reader) NewestRecord(id envelope.UUID) (seq int64, err error) {
-	query := "SELECT COALESCE((SELECT MAX(seq) FROM records WHERE upgrade_id = ?1), 0)," +
-		" COALESCE((SELECT MAX(seq) FROM records WHERE patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = ?1)), 0)"
+	query := "SELECT COALESCE((SELECT MAX(seq) FROM records WHERE upgrade_id = $1), 0)," +
+		" COALESCE((SELECT MAX(seq) FROM records WHERE patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = $1)), 0)"
 	var own, ofPatch int64
 	err = r.tx.QueryRowContext(r.ctx, query, string(id)).Scan(&own, &ofPatch)
 	return max(own, ofPatch), err
@@ -262,7 +269,7 @@ func (r *reader) NewestRecord(id envelope.UUID) (seq int64, err error) {
 
 // RecordsBy are a person's newest records.
 func (r *reader) RecordsBy(person envelope.ID, limit int) ([]workflow.Record, error) {
-	query := "SELECT " + recordColumns + " FROM records WHERE person = ? ORDER BY seq DESC LIMIT ?"
+	query := "SELECT " + recordColumns + " FROM records WHERE person = $1 ORDER BY seq DESC LIMIT $2"
 	return collect(r, scanRecord, query, string(person), limit)
 }
 
@@ -275,7 +282,7 @@ func (w *writer) AddRecord(rec workflow.Record) (bool, error) {
 	if !errors.Is(err, workflow.ErrNotFound) {
 		return false, err
 	}
-	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO records ("+recordColumns+") VALUES (?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM records), ?, ?, ?, ?, ?, ?, ?)",
+	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO records ("+recordColumns+") VALUES ($1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM records), $2, $3, $4, $5, $6, $7, $8)",
 		rec.Digest.String(), string(rec.UpgradeID), rec.Kind, string(rec.Person), rec.SignedAt.Unix(), rec.ReceivedAt.Unix(), optionalDigest(rec.Patch), rec.Body)
 	return err == nil, err
 }
@@ -296,7 +303,7 @@ func (r *reader) Registry() ([]keyregistry.SignedDocument, error) {
 
 // AddRegistry stores the entry of a version.
 func (w *writer) AddRegistry(version int64, e keyregistry.SignedDocument) error {
-	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO registry (version, document, statement) VALUES (?, ?, ?)", version, e.Document, e.Statement.Bytes())
+	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO registry (version, document, statement) VALUES ($1, $2, $3)", version, e.Document, e.Statement.Bytes())
 	return err
 }
 
@@ -308,19 +315,19 @@ func (r *reader) Suspensions(registryDigest envelope.Digest) ([]envelope.Envelop
 			return envelope.Envelope{}, err
 		}
 		return envelope.Parse(raw)
-	}, "SELECT envelope FROM suspensions WHERE registry_digest = ? ORDER BY seq", registryDigest.String())
+	}, "SELECT envelope FROM suspensions WHERE registry_digest = $1 ORDER BY seq", registryDigest.String())
 }
 
 // AddSuspension stores a suspension.
 func (w *writer) AddSuspension(env envelope.Envelope, registryDigest envelope.Digest) error {
-	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO suspensions (digest, registry_digest, seq, envelope) VALUES (?, ?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM suspensions), ?)",
+	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO suspensions (digest, registry_digest, seq, envelope) VALUES ($1, $2, (SELECT COALESCE(MAX(seq), 0) + 1 FROM suspensions), $3)",
 		env.PayloadDigest().String(), registryDigest.String(), env.Bytes())
 	return err
 }
 
 // Cursor is how far a follower of the log has come.
 func (r *reader) Cursor(follower string) (next int64, err error) {
-	err = r.tx.QueryRowContext(r.ctx, "SELECT next FROM cursors WHERE follower = ?", follower).Scan(&next)
+	err = r.tx.QueryRowContext(r.ctx, "SELECT next FROM cursors WHERE follower = $1", follower).Scan(&next)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -329,6 +336,6 @@ func (r *reader) Cursor(follower string) (next int64, err error) {
 
 // PutCursor stores how far a follower of the log has come.
 func (w *writer) PutCursor(follower string, next int64) error {
-	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO cursors (follower, next) VALUES (?, ?) ON CONFLICT (follower) DO UPDATE SET next = excluded.next", follower, next)
+	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO cursors (follower, next) VALUES ($1, $2) ON CONFLICT (follower) DO UPDATE SET next = excluded.next", follower, next)
 	return err
 }

@@ -1,4 +1,4 @@
-package storage_test
+package storagetest
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-func TestSearch(t *testing.T) {
-	s, _ := newStore(t)
+func search(t *testing.T, open Open) {
+	s := open.with(t)
 	now := envelope.TimeOf(time.Unix(1_800_000_000, 0))
 	err := s.Update(context.Background(), func(tx workflow.Tx) error {
 		for i, intent := range []string{"Open on Mondays", "Ärger mit 100% Rabatt", "x_y"} {
@@ -38,8 +38,9 @@ func TestSearch(t *testing.T) {
 		}
 	}
 }
-func TestNewestRecordAndRecordsOfAPerson(t *testing.T) {
-	s, _ := newStore(t)
+
+func newestRecordAndRecordsOfAPerson(t *testing.T, open Open) {
+	s := open.with(t)
 	now := envelope.TimeOf(time.Unix(1_800_000_000, 0))
 	patch := envelope.DigestOf([]byte("patch"))
 	add := func(tx workflow.Tx, body, upgradeID, person string, of envelope.Digest) {

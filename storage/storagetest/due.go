@@ -1,4 +1,4 @@
-package storage_test
+package storagetest
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-func TestClaims(t *testing.T) {
-	s, _ := newStore(t)
+func claims(t *testing.T, open Open) {
+	s := open.with(t)
 	now := envelope.TimeOf(time.Unix(1_800_000_000, 0))
 	row := workflow.Upgrade{ID: id, Target: "web", State: workflow.StateApplying, CreatedAt: now, UpdatedAt: now, NextAt: &now, ExpiresAt: now}
 	claim := func(tx workflow.Tx, at int64, who string) int {
@@ -74,8 +74,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-func TestSpendingPatchesAndEmergencies(t *testing.T) {
-	s, _ := newStore(t)
+func spendingPatchesAndEmergencies(t *testing.T, open Open) {
+	s := open.with(t)
 	now := envelope.TimeOf(time.Unix(1_800_000_000, 0))
 	patch := envelope.DigestOf([]byte("patch"))
 	err := s.Update(context.Background(), func(tx workflow.Tx) error {

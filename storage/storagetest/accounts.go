@@ -1,26 +1,20 @@
-package storage_test
+package storagetest
 
 import (
 	"bytes"
 	"context"
 	"errors"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/kernelgate/kernelgate/storage"
 	"github.com/kernelgate/kernelgate/storage/account"
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-func TestAccountsAndSecrets(t *testing.T) {
+func accountsAndSecrets(t *testing.T, open Open) {
 	ctx, now := context.Background(), time.Unix(1_800_000_000, 0)
-	s, err := storage.OpenSQLite(ctx, filepath.Join(t.TempDir(), "k.db"), func() time.Time { return now })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := open.at(t, func() time.Time { return now })
 	if _, err := s.Account(ctx, "ryan"); !errors.Is(err, workflow.ErrNotFound) {
 		t.Fatalf("an account nobody made: %v", err)
 	}
@@ -54,7 +48,7 @@ func TestAccountsAndSecrets(t *testing.T) {
 	}
 }
 
-func takers(ctx context.Context, s *storage.SQLite, hash string) int {
+func takers(ctx context.Context, s Store, hash string) int {
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	taken := 0

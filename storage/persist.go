@@ -1,0 +1,76 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// How long the writer stays with one batch while the database is away. What
+// waits behind it waits too, and callers whose context ends leave.
+const (
+	patience    = 30 * time.Second
+	attemptTime = 20 * time.Second // of one transaction, from begin to its commit's answer
+	firstWait   = 20 * time.Millisecond
+	maxWait     = time.Second
+)
+
+// ErrOutcomeUnknown says that the database went away while it was told to
+// commit, and has not come back to say whether it did. The same record sent
+// again is no error in either case.
+var ErrOutcomeUnknown = errors.New("the database does not answer, and it is not known whether this was written; send it again")
+
+// persist runs a batch until it is known whether it is in the database. A
+// transaction that was undone by something that passes runs again, on the
+// state as it is then. One whose end is not known is never run again before the
+// database has said that it was not committed.
+func (s *db) persist(ctx context.Context, batch []job) ([]error, error) {
+	// Not a caller's context: one who leaves must not undo the others' work. Nor
+	// the store's: what is begun when it closes is brought to its end.
+	end := time.Now().Add(patience)
+	for wait := firstWait; ; wait = min(2*wait, maxWait) {
+		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTime)
+		results, name, err := s.transact(attempt, batch)
+		cancel()
+		if err == nil || !s.lost(err) {
+			return results, err
+		}
+		committed, unknown := s.settle(ctx, name, end)
+		if unknown != nil {
+			return nil, errors.Join(ErrOutcomeUnknown, unknown, err)
+		}
+		if committed {
+			return results, nil
+		}
+		if !pause(ctx, wait) || time.Now().After(end) {
+			return nil, fmt.Errorf("nothing was written: %w", err)
+		}
+	}
+}
+
+// settle asks for a transaction's outcome until there is an answer.
+func (s *db) settle(ctx context.Context, name string, end time.Time) (committed bool, err error) {
+	if name == "" {
+		return false, nil
+	}
+	for wait := firstWait; ; wait = min(2*wait, maxWait) {
+		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTime)
+		committed, err = s.outcome(attempt, s.write, name)
+		cancel()
+		if err == nil || !s.lost(err) || time.Now().After(end) || !pause(ctx, wait) {
+			return committed, err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
