@@ -59,7 +59,8 @@ func DecodeCanonical(data []byte, limit int, v any) error {
 }
 
 // checkTokens refuses what no type can: a number of canonical JSON that is no
-// Int (negative, or over MaxInt), and nesting deeper than MaxNesting.
+// Int (negative, or over MaxInt), null, which a raw value would let through, and
+// nesting deeper than MaxNesting.
 func checkTokens(canonical []byte) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(canonical))
 	for {
@@ -72,6 +73,9 @@ func checkTokens(canonical []byte) error {
 		}
 		if d.StackDepth() > MaxNesting {
 			return failure.New(failure.PayloadMalformed, "nested deeper than %d", MaxNesting)
+		}
+		if token.Kind() == 'n' {
+			return failure.New(failure.PayloadMalformed, "null, where a member without a value is left out")
 		}
 		if token.Kind() != '0' {
 			continue

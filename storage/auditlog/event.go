@@ -4,6 +4,7 @@
 package auditlog
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"regexp"
@@ -65,6 +66,7 @@ func KnownType(t string) bool {
 const (
 	DataRecordDigest = "recordDigest" // the digest of the record that the event is about
 	DataBundleDigest = "bundleDigest" // of upgrade.applying and upgrade.ratified
+	DataSpent        = "spent"        // of upgrade.applying: what the gateway counts as spent at the target in the decision's month, ["EUR=120000"]
 	DataDelegation   = "delegation"   // base64 of the event-key envelope, of audit.key_delegated
 )
 
@@ -229,12 +231,17 @@ func VerifyEvent(e Event, env envelope.Envelope, key EventKey) error {
 // LeafHash is the RFC 6962 hash of a leaf.
 func LeafHash(leaf []byte) tlog.Hash { return tlog.RecordHash(leaf) }
 
-// Delegation is the event-key envelope that an audit.key_delegated event carries.
+// Delegation is the event-key envelope that an audit.key_delegated event
+// carries, in RFC 8785 form as all that stands in a leaf.
 func (e Event) Delegation() (envelope.Envelope, error) {
 	text := e.Data.Text(DataDelegation)
 	raw, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil || base64.StdEncoding.EncodeToString(raw) != text {
 		return envelope.Envelope{}, failure.New(failure.FieldInvalid, "data.delegation is not base64")
 	}
-	return envelope.Parse(raw)
+	env, err := envelope.Parse(raw)
+	if err == nil && !bytes.Equal(env.Bytes(), raw) {
+		return env, failure.New(failure.PayloadNotCanonical, "the envelope of data.delegation is not in RFC 8785 form")
+	}
+	return env, err
 }

@@ -17,7 +17,7 @@ const valid failure.Class = ""
 
 // Each bound of PROTOCOL is tried on both of its sides.
 func TestEdges(t *testing.T) {
-	for _, group := range [][]forgery{timeEdges(), caseEdges(), fieldEdges(), browserEdges(), auditEdges(), rotationEdges()} {
+	for _, group := range [][]forgery{timeEdges(), caseEdges(), fieldEdges(), browserEdges(), auditEdges(), rotationEdges(), foreignEdges()} {
 		for _, f := range group {
 			t.Run(f.name, func(t *testing.T) {
 				w := newWorld(t)

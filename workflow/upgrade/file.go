@@ -5,7 +5,6 @@ import (
 
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
-	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 )
 
@@ -47,9 +46,6 @@ func VerifyFile(data []byte, root envelope.Digest, withAudit bool) (*FileVerdict
 	}
 	if f.MediaType != MediaType {
 		return nil, mismatch("mediaType is %.120q, not %s", f.MediaType, MediaType)
-	}
-	if f.Audit != nil && f.Audit.Kind() != '{' {
-		return nil, failure.New(failure.PayloadMalformed, "audit is not an object")
 	}
 	regs, err := AcceptAll(root, f.Registry)
 	if err != nil {

@@ -36,7 +36,7 @@ type foreignStatement struct {
 	Type          *string `json:"_type"`
 	PredicateType *string `json:"predicateType"`
 	Subject       []struct {
-		Name   *string `json:"name"`
+		Name   jsontext.Value `json:"name"` // a string only where it names the test
 		Digest struct {
 			SHA256 *string `json:"sha256"`
 		} `json:"digest"`
@@ -100,18 +100,19 @@ func is(s *string, want string) bool { return s != nil && *s == want }
 
 // testName is the first configuration's name; without a configuration, the subject's.
 func testName(s *foreignStatement) (string, error) {
-	name := s.Subject[0].Name
+	raw := s.Subject[0].Name
 	if len(s.Predicate.Configuration) > 0 {
 		var first struct {
-			Name *string `json:"name"`
+			Name jsontext.Value `json:"name"`
 		}
 		if err := json.Unmarshal(s.Predicate.Configuration[0], &first); err != nil {
 			return "", failure.As(failure.PayloadMalformed, err)
 		}
-		name = first.Name
+		raw = first.Name
 	}
-	if name == nil || *name == "" {
+	name := ""
+	if raw.Kind() != '"' || json.Unmarshal(raw, &name) != nil || name == "" {
 		return "", failure.New(failure.FieldInvalid, "the test result names no test")
 	}
-	return *name, nil
+	return name, nil
 }
