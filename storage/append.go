@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"database/sql"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -114,21 +115,25 @@ func (w *writer) knownHashes(indexes []int64) ([]tlog.Hash, error) {
 // insertRows is how many rows one statement inserts.
 const insertRows = 32
 
-// insert inserts rows that stand one after the other in values, many in one
+// insertInto inserts rows that stand one after the other in values, many in one
 // statement: most of an insert's time is the way to the database and back.
-func (w *writer) insert(into string, columns int, values []any) error {
+func insertInto(ctx context.Context, tx *sql.Tx, into string, columns int, values []any) error {
 	for len(values) > 0 {
 		n := min(insertRows, len(values)/columns)
 		if n < insertRows {
 			n = 1 // two statements in all, which stay prepared
 		}
 		statement := "INSERT INTO " + into + " VALUES " + tuples(n, columns) //nolint:gosec // of constants; the values are bound
-		if _, err := w.tx.ExecContext(w.ctx, statement, values[:n*columns]...); err != nil {
+		if _, err := tx.ExecContext(ctx, statement, values[:n*columns]...); err != nil {
 			return err
 		}
 		values = values[n*columns:]
 	}
 	return nil
+}
+
+func (w *writer) insert(into string, columns int, values []any) error {
+	return insertInto(w.ctx, w.tx, into, columns, values)
 }
 
 // Who reads the log in a write transaction reads what it appended, too.

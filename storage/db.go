@@ -49,6 +49,9 @@ type dialect interface {
 	outcome(ctx context.Context, write *sql.DB, name string) (committed bool, err error)
 	// snapshot is how to begin a transaction that reads one state.
 	snapshot() *sql.TxOptions
+	// prepareCopy gives a transaction the time that a copy takes, and refuses a
+	// schema with tables that are not known.
+	prepareCopy(ctx context.Context, tx *sql.Tx) error
 	// treeHashes selects idx and hash of these rows of the tree.
 	treeHashes(indexes []int64) (query string, args []any)
 }

@@ -32,6 +32,10 @@ var settings = map[string]string{
 	"synchronous_commit":                  "on",
 	"default_transaction_isolation":       "read committed",
 	"client_encoding":                     "UTF8",
+	// A host that is gone is noticed within half a minute.
+	"tcp_keepalives_idle":     "10",
+	"tcp_keepalives_interval": "5",
+	"tcp_keepalives_count":    "3",
 }
 
 // OpenPostgres connects to a database and brings its schema up to date. The
@@ -131,6 +135,15 @@ var errOpen = errors.New("the transaction is still open")
 
 func (postgresDialect) snapshot() *sql.TxOptions {
 	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
+}
+
+func (postgresDialect) prepareCopy(ctx context.Context, tx *sql.Tx) error {
+	for _, limit := range []string{"statement_timeout", "idle_in_transaction_session_timeout"} {
+		if _, err := tx.ExecContext(ctx, "SET LOCAL "+limit+" = 0"); err != nil {
+			return err
+		}
+	}
+	return checkTables(ctx, tx, "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
 }
 
 func (postgresDialect) treeHashes(indexes []int64) (query string, args []any) {

@@ -80,6 +80,10 @@ func (sqliteDialect) outcome(context.Context, *sql.DB, string) (bool, error) { r
 
 func (sqliteDialect) snapshot() *sql.TxOptions { return &sql.TxOptions{ReadOnly: true} }
 
+func (sqliteDialect) prepareCopy(ctx context.Context, tx *sql.Tx) error {
+	return checkTables(ctx, tx, "SELECT name FROM sqlite_schema WHERE type = 'table'")
+}
+
 // Numbers only, so that there is nothing to quote; SQLite takes far more terms
 // than the 256 of a tile.
 func (sqliteDialect) treeHashes(indexes []int64) (query string, args []any) {
