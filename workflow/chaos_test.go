@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -142,6 +143,7 @@ type chaos struct {
 	*house
 	tb      *rapidTB
 	faulty  bool
+	diceMu  sync.Mutex
 	dice    uint32
 	open    []*proposal
 	mail    []said
@@ -190,6 +192,8 @@ func (c *chaos) close() {
 
 // roll is true about once in n, while there are faults.
 func (c *chaos) roll(n uint32) bool {
+	c.diceMu.Lock() // steps of several upgrades run at once
+	defer c.diceMu.Unlock()
 	c.dice = c.dice*1664525 + 1013904223
 	return c.faulty && (c.dice>>16)%n == 0
 }
@@ -316,7 +320,7 @@ func (c *chaos) agreed(id envelope.UUID, reg envelope.Digest, at envelope.Time) 
 			if s.upgrade != id || s.person != person {
 				continue
 			}
-			if newest == nil || s.at.After(newest.at) || s.at == newest.at && s.kind == workflow.KindRejection {
+			if newest == nil || s.at.After(newest.at) || s.at == newest.at && (s.kind == workflow.KindRejection || newest.kind != workflow.KindRejection) {
 				newest = &c.acked[i]
 			}
 		}

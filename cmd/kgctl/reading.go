@@ -114,8 +114,12 @@ func (a *app) judge(s *session, r *reading) error {
 				r.tests[t.Name] = *t
 			}
 		case workflow.KindApproval:
-			if d, err := upgrade.VerifyApproval(s.registry(), r.manifest, r.digest, env, now); err == nil {
-				r.decisions = append(r.decisions, upgrade.Decision{Person: d.ApproverID, SignedAt: d.ApprovalTs, Envelope: env})
+			// One that verified under an older registry shows its person that it is void.
+			for _, reg := range slices.Backward(s.regs) {
+				if d, err := upgrade.VerifyApproval(reg, r.manifest, r.digest, env, now); err == nil {
+					r.decisions = append(r.decisions, upgrade.Decision{Person: d.ApproverID, SignedAt: d.ApprovalTs, Envelope: env})
+					break
+				}
 			}
 		case workflow.KindRejection:
 			if d, err := upgrade.VerifyRejection(s.registry(), r.manifest, r.digest, env, now); err == nil {

@@ -25,10 +25,8 @@ func (d *demo) forged(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, who := range []string{"sec-eng", "divlead-1"} {
-		if _, err := d.kgctl(ctx, who, "approve", p.id, "--artifact", p.artifact, "--key", d.keys[who]); err != nil {
-			return err
-		}
+	if err := d.approve(ctx, p, "sec-eng", "divlead-1"); err != nil {
+		return err
 	}
 	say("ops signs an approval in ryan's name with the ops token, by a program of its own.")
 	// With a stolen API token, too: a requestor's may not post approvals at all.
@@ -56,7 +54,7 @@ func (d *demo) forged(ctx context.Context) error {
 	if !slices.ContainsFunc(events, func(e client.Event) bool { return e.Type == auditlog.ApprovalInvalid }) {
 		return errors.New("the log does not show the forged approval")
 	}
-	say("Only two approvals count; the page is still %s. The attempt stands in the log.", d.page())
+	say("Only two approvals count; the page still shows %s. The attempt stands in the log.", d.page())
 	return nil
 }
 

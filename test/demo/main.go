@@ -2,7 +2,8 @@
 // SoftHSM2 tokens and kgctl, a gateway with its guard as processes of their
 // own, a web page that changes. It plays a baseline, an upgrade that three people
 // approve, one that is rejected, one whose forged approval is refused, and a
-// rollback, and ends with 0 only if all of it held.
+// rollback; an emergency that is ratified, one that the Kernel takes back, and a
+// new registry while an upgrade is pending. It ends with 0 only if all of it held.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -56,7 +58,7 @@ func play(ctx context.Context, o options) (err error) {
 	if err := d.stories(ctx); err != nil {
 		return err
 	}
-	say("All of it held. %s has the pinned root, the bundles, the artifacts, and the gateway's log.", o.dir)
+	say("All of it held. The directory %s has the pinned root, the bundles, the artifacts, the exported audit log and gateway.log.", o.dir)
 	if o.keep {
 		d.invite(o)
 		<-ctx.Done()
@@ -65,5 +67,10 @@ func play(ctx context.Context, o options) (err error) {
 }
 
 // say tells what happens; step begins a chapter of it.
-func say(format string, args ...any)  { fmt.Printf("  "+format+"\n", args...) }
-func step(format string, args ...any) { fmt.Printf("\n"+format+"\n", args...) }
+func say(format string, args ...any) {
+	fmt.Println(wrapped(strings.Fields(fmt.Sprintf(format, args...)), "  ", "", "  "))
+}
+
+func step(format string, args ...any) {
+	fmt.Println("\n" + wrapped(strings.Fields(fmt.Sprintf(format, args...)), "", "", "   "))
+}

@@ -33,11 +33,15 @@ func TestPlay(t *testing.T) {
 	}
 	// Too deep for a socket.
 	o := options{dir: filepath.Join(t.TempDir(), strings.Repeat("deep", 20), "demo"), bin: build(t)}
+	names := []string{"root.txt", "kept-checkpoint.txt", "audit.jsonl", "artifacts/upgrade-42.tar.gz"}
+	for _, bundle := range []string{"baseline", "upgrade-42", "rollback-of-42", "upgrade-46", "upgrade-47", "rollback-of-47", "upgrade-48"} {
+		names = append(names, "bundles/"+bundle+".bundle.json")
+	}
 	for range 2 {
 		if err := play(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"root.txt", "bundles/baseline.bundle.json", "bundles/upgrade-42.bundle.json", "bundles/rollback-of-42.bundle.json", "artifacts/upgrade-42.tar.gz"} {
+		for _, name := range names {
 			if _, err := os.Stat(filepath.Join(o.dir, name)); err != nil {
 				t.Error(err)
 			}

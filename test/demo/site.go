@@ -49,4 +49,12 @@ func (d *demo) page() string {
 	return quoted(html.UnescapeString(title))
 }
 
+// expect checks what the page shows.
+func (d *demo) expect(title string) error {
+	if now := d.page(); now != quoted(title) {
+		return fmt.Errorf("the page shows %s, not %s", now, quoted(title))
+	}
+	return nil
+}
+
 func quoted(title string) string { return `"` + title + `"` }

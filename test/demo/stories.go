@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 )
@@ -16,35 +17,62 @@ type proposal struct {
 	artifact string // the file whose bytes become live
 }
 
-// stories plays the requirement's example.
+// stories plays the requirement's example, and then what it says of rollbacks,
+// emergencies and approvers who leave.
 func (d *demo) stories(ctx context.Context) error {
-	step("4. A baseline release. Nothing is live yet: the page answers %s.", d.page())
-	base, err := d.propose(ctx, "baseline", "version 1", "The first page")
+	base, err := d.ordinary(ctx)
 	if err != nil {
 		return err
 	}
-	if err := d.through(ctx, base, "version 1", "ryan", "divlead-2", "tech-lead"); err != nil {
+	_ = base
+	ratified, err := d.ratified(ctx)
+	if err != nil {
 		return err
+	}
+	if err := d.unratified(ctx, ratified); err != nil {
+		return err
+	}
+	last, err := d.rotated(ctx)
+	if err != nil {
+		return err
+	}
+	return d.audited(ctx, last)
+}
+
+// ordinary plays what goes its way by three of five, and returns what is live
+// at the end.
+func (d *demo) ordinary(ctx context.Context) (*proposal, error) {
+	step("4. A baseline release. Nothing is live yet: the page shows %s.", d.page())
+	base, err := d.propose(ctx, "baseline", "version 1", "The first page")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.through(ctx, base, "version 1", "ryan", "divlead-2", "tech-lead"); err != nil {
+		return nil, err
+	}
+	say("The last command needs no network: the bundle proves by itself, from the pinned root, that the upgrade was authorised.")
+	if err := d.keepCheckpoint(); err != nil {
+		return nil, err
 	}
 	step("5. upgrade-42: three of five approve, the change goes live.")
 	next, err := d.propose(ctx, "upgrade-42", "version 42", "upgrade-42: the page that everybody waits for", "--test", "smoke")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	say("It needs the test \"smoke\"; without its result it waits. The build farm signs that it passed.")
 	if _, err := d.kgctl(ctx, "ci", "test", "submit", next.id, "--name", "smoke", "--result", "passed", "--key", d.keys["ci"]); err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.through(ctx, next, "version 42", "ryan", "divlead-1", "sec-eng"); err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.rejected(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.forged(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	return d.takenBack(ctx, base, next)
+	return base, d.takenBack(ctx, base, next)
 }
 
 // propose has the technical lead sign and submit an upgrade to a new page.
@@ -95,20 +123,30 @@ func (d *demo) through(ctx context.Context, p *proposal, title string, approvers
 			if now := d.page(); now != before {
 				return fmt.Errorf("%s: the page changed to %q before there was a quorum", p.name, now)
 			}
-			say("Two approvals change nothing: the page is still %s.", before)
+			say("Two approvals change nothing: the page still shows %s.", before)
 		}
-		if _, err := d.kgctl(ctx, who, "approve", p.id, "--artifact", p.artifact, "--key", d.keys[who]); err != nil {
+		if err := d.approve(ctx, p, who); err != nil {
 			return err
 		}
 	}
 	if err := d.wait(ctx, p, "completed"); err != nil {
 		return err
 	}
-	if now := d.page(); now != quoted(title) {
-		return fmt.Errorf("%s: the page is %s, not %s", p.name, now, quoted(title))
+	if err := d.expect(title); err != nil {
+		return err
 	}
-	say("The guard checked the three signatures itself, the Kernel's token signed. The page was %s and is now %s.", before, quoted(title))
+	say("The guard has checked the three signatures itself; only then did the Kernel's token sign. The page showed %s and shows %s now.", before, quoted(title))
 	return d.prove(ctx, p)
+}
+
+// approve has people approve a proposal, one after the other.
+func (d *demo) approve(ctx context.Context, p *proposal, people ...string) error {
+	for _, who := range people {
+		if _, err := d.kgctl(ctx, who, "approve", p.id, "--artifact", p.artifact, "--key", d.keys[who]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // prove leaves the bundle and checks it as an outsider does: offline, from the
@@ -118,19 +156,23 @@ func (d *demo) prove(ctx context.Context, p *proposal) error {
 	if err := os.MkdirAll(filepath.Dir(bundle), 0o755); err != nil {
 		return err
 	}
-	if _, err := d.kgctl(ctx, "divlead-2", "bundle", "get", p.id, "-f", bundle); err != nil {
+	if _, err := d.kgctl(ctx, "ops", "bundle", "get", p.id, "-f", bundle); err != nil {
 		return err
 	}
-	if _, err := d.run(ctx, nil, "kgverify", "--root", d.root, "--artifact", p.artifact, bundle); err != nil {
+	check := []string{"--root", d.root, "--artifact", p.artifact, bundle}
+	d.show(append([]string{"kgverify"}, check...)...)
+	out, err := d.run(ctx, nil, "kgverify", check...)
+	if err != nil {
 		return err
 	}
-	say("kgverify, offline and from the pinned root alone: the bundle proves that it was authorised.")
+	verdict, _, _ := strings.Cut(string(out), "\n")
+	fmt.Println("        " + verdict)
 	return nil
 }
 
 // state is the upgrade's, as kgctl shows it.
 func (d *demo) state(ctx context.Context, p *proposal) (state, reason string, err error) {
-	out, err := d.run(ctx, d.environment("divlead-2"), "kgctl", "upgrade", "show", p.id, "-o", "json")
+	out, err := d.run(ctx, d.environment("ops"), "kgctl", "upgrade", "show", p.id, "-o", "json")
 	if err != nil {
 		return "", "", err
 	}
@@ -175,7 +217,7 @@ func (d *demo) rejected(ctx context.Context) error {
 	if err := d.wait(ctx, p, "rejected"); err != nil {
 		return err
 	}
-	say("It is rejected, for good. The page is still %s.", d.page())
+	say("It is rejected, for good. The page still shows %s.", d.page())
 	return nil
 }
 

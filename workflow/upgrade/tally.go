@@ -50,11 +50,13 @@ type Count struct {
 
 // Tally counts persons, never signatures or keys: each by the newest decision
 // alone, by the registry document in force, at time t (PROTOCOL section 7).
+// The decisions stand in the order in which they were received: of two approvals
+// of one second the later counts, since the earlier may be of an older registry.
 func Tally(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Digest, decisions []Decision, suspended Suspended, t envelope.Time) Count {
 	newest := make(map[envelope.ID]Decision)
 	for _, d := range decisions {
 		last, ok := newest[d.Person]
-		if !ok || d.SignedAt.After(last.SignedAt) || d.SignedAt == last.SignedAt && d.Rejected {
+		if !ok || d.SignedAt.After(last.SignedAt) || d.SignedAt == last.SignedAt && (d.Rejected || !last.Rejected) {
 			newest[d.Person] = d
 		}
 	}

@@ -83,6 +83,28 @@ func TestTally(t *testing.T) {
 	}
 }
 
+// A person who signs again within the second in which a new registry came counts.
+func TestSignedAgainWithinTheSecond(t *testing.T) {
+	b := newBallot(t, "divlead-1", "sec-eng", "ryan")
+	old := b.rows[2]
+	old.Envelope = b.w.seal("ryan", envelope.TypeApproval, upgrade.Approval{ApproverID: "ryan", ApprovalTs: old.SignedAt, KernelID: kernelID, KeyID: keyID("ryan"),
+		ManifestDigest: b.digest, PatchHash: patch, RegistryDigest: envelope.DigestOf([]byte("the registry before")), UpgradeID: upgradeID})
+	again := b.rows[2]
+	b.rows = append(b.rows[:2], old)
+	if b.count(nobody, decided).Quorum {
+		t.Fatal("an approval under another registry counts")
+	}
+	b.rows = append(b.rows, again)
+	if c := b.count(nobody, decided); !c.Quorum {
+		t.Errorf("the second approval does not count: %+v", c.Seats)
+	}
+	b.reject("ryan", old.SignedAt)
+	b.rows = append(b.rows, again)
+	if b.count(nobody, decided).Quorum {
+		t.Error("an approval of the same second overrules a rejection")
+	}
+}
+
 func TestThreeRejections(t *testing.T) {
 	b := newBallot(t, "ryan")
 	for i, who := range []string{"sec-eng", "tech-lead", "divlead-2"} {
