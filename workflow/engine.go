@@ -34,6 +34,8 @@ type Config struct {
 	Root      envelope.Digest  // pinned digest of the registry's version 1
 	Canary    Canary           // nil: nothing is watched
 	Instance  string           // Text(80), names this gateway in event keys and claims; no other has it
+	// Admit says whether new work is taken: ErrHeld where not. nil: always.
+	Admit func(ctx context.Context) error
 	// SetEventKey hands the storage the key that signs events from now on.
 	SetEventKey func(kernelID envelope.ID, s signer.Signer, delegation envelope.Envelope) error
 }

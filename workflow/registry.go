@@ -46,6 +46,9 @@ func (e *Engine) AcceptRegistry(ctx context.Context, entry keyregistry.SignedDoc
 	if err != nil || known {
 		return err
 	}
+	if err := e.held(ctx, KindRegistryEntry); err != nil {
+		return err
+	}
 	body, err := envelope.Canonical(entry)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ type Result struct {
 }
 
 // Submit takes a signed record. The same record again changes nothing. Errors
-// are a *failure.Error, ErrNotFound or ErrConflict; others are the store's.
+// are a *failure.Error, ErrNotFound, ErrConflict or ErrHeld; others are the store's.
 func (e *Engine) Submit(ctx context.Context, kind string, env envelope.Envelope) (Result, error) {
 	if err := env.Check(); err != nil {
 		return Result{}, err
@@ -29,6 +29,9 @@ func (e *Engine) Submit(ctx context.Context, kind string, env envelope.Envelope)
 		if known != nil {
 			return *known, err
 		}
+		return Result{}, err
+	}
+	if err := e.held(ctx, kind); err != nil {
 		return Result{}, err
 	}
 	defer e.poke()

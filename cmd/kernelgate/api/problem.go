@@ -87,6 +87,8 @@ func ProblemOf(err error) Problem {
 		return problem(http.StatusNotFound, CodeNotFound, "there is no such thing here")
 	case errors.Is(err, workflow.ErrConflict):
 		return problem(http.StatusConflict, CodeConflict, err.Error())
+	case errors.Is(err, workflow.ErrHeld):
+		return problem(http.StatusServiceUnavailable, CodeUnavailable, err.Error())
 	case errors.Is(err, workflow.ErrGuardUnavailable), errors.Is(err, signer.ErrBusy), errors.Is(err, signer.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return problem(http.StatusServiceUnavailable, CodeUnavailable, "something that is needed does not answer at the moment; try again")
 	case errors.As(err, &routing):
