@@ -68,6 +68,7 @@ type signedMemory struct {
 	BaseRevision   upgrade.Revision    `json:"baseRevision"`
 	Cost           *upgrade.Cost       `json:"cost,omitzero"`
 	ManifestDigest envelope.Digest     `json:"manifestDigest"`
+	Signed         envelope.Digest     `json:"signed"` // of the manifest's whole envelope
 	BundleDigest   envelope.Digest     `json:"bundleDigest"`
 	RecordDigest   envelope.Digest     `json:"recordDigest"`    // of the payload, which is what the case composes
 	Record         *envelope.Envelope  `json:"record,omitzero"` // nil: the log says only that it may have been signed

@@ -92,7 +92,7 @@ func (m *memory) record(v *upgrade.Verdict) change {
 	}
 	u := &signedMemory{
 		UpgradeID: id, Type: v.Manifest.Type, Target: t.Name, PatchHash: v.Manifest.PatchHash, BaseRevision: v.Manifest.BaseRevision, Cost: v.Manifest.Impact.Cost,
-		ManifestDigest: v.ManifestDigest, BundleDigest: v.BundleDigest, RecordDigest: envelope.DigestOf(statement),
+		ManifestDigest: v.ManifestDigest, Signed: v.Signed, BundleDigest: v.BundleDigest, RecordDigest: envelope.DigestOf(statement),
 		DecidedAt: v.DecidedAt, RatifyBy: v.RatifyBy, Previous: t.Live, PreviousID: t.LiveUpgrade,
 	}
 	switch v.Case {

@@ -65,7 +65,7 @@ func (g *Guard) SignRatification(ctx context.Context, b upgrade.QuorumBundle, pr
 
 // emergency is as much of an emergency's verdict as its ratification is judged by.
 func (u *signedMemory) emergency() *upgrade.Verdict {
-	return &upgrade.Verdict{Case: upgrade.CaseEmergency, ManifestDigest: u.ManifestDigest, DecidedAt: u.DecidedAt, RatifyBy: u.RatifyBy}
+	return &upgrade.Verdict{Case: upgrade.CaseEmergency, ManifestDigest: u.ManifestDigest, Signed: u.Signed, DecidedAt: u.DecidedAt, RatifyBy: u.RatifyBy}
 }
 
 // ratify is what a ratification changes.

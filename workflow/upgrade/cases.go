@@ -1,8 +1,6 @@
 package upgrade
 
 import (
-	"bytes"
-
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
@@ -26,7 +24,7 @@ type Verdict struct {
 	RatifyBy       *envelope.Time  // emergencies only
 	Policy         *PolicyDecision // nil for automatic rollbacks and ratifications
 	Nested         *Verdict        // what an own rollback of the Kernel rests on
-	manifest       []byte          // the manifest's envelope, in RFC 8785 form
+	Signed         envelope.Digest // of the manifest's whole envelope, in RFC 8785 form
 	// Keys are the keys of all people and CI systems that the verdict rests
 	// on, without those of Nested.
 	Keys []envelope.KeyID
@@ -77,7 +75,7 @@ func VerifyRatification(regs Registries, emergency *Verdict, b *QuorumBundle) (*
 		return nil, err
 	}
 	// The envelope stands twice, so it is equal, its signature included.
-	if !bytes.Equal(b.Manifest.Bytes(), emergency.manifest) {
+	if envelope.DigestOf(b.Manifest.Bytes()) != emergency.Signed {
 		return nil, mismatch("the ratification is of another manifest, or of another signature under it")
 	}
 	if v.DecidedAt.Before(emergency.DecidedAt) {
@@ -109,7 +107,7 @@ func begin(regs Registries, b *QuorumBundle, c Case) (*Verdict, error) {
 		return nil, mismatch("quorum and manifest differ in kernelId, upgradeId or manifestDigest")
 	}
 	return &Verdict{
-		Case: c, Manifest: m, ManifestDigest: digest, manifest: b.Manifest.Bytes(), BundleDigest: b.Digest(), Registry: reg,
+		Case: c, Manifest: m, ManifestDigest: digest, Signed: envelope.DigestOf(b.Manifest.Bytes()), BundleDigest: b.Digest(), Registry: reg,
 		Approvers: q.Approvers, DecidedAt: q.DecidedAt, Policy: b.PolicyDecision, Keys: []envelope.KeyID{m.KeyID},
 	}, nil
 }
