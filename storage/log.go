@@ -125,15 +125,30 @@ func bytesOf(hashes []tlog.Hash) [][]byte {
 
 // Leaves are the leaves of the events below end, as they stand in the database,
 // judged by nobody: what package history verifies. Only the end of the log ever
-// changes, so that pages make up one state.
+// changes, so that pages, each of its own state, make up one.
 func (s *db) Leaves(ctx context.Context, end int64) iter.Seq2[[]byte, error] {
+	return paged(end, func(after int64) (page []row, err error) {
+		err = s.View(ctx, func(r workflow.Reader) error {
+			page, err = r.(*reader).page(after, end)
+			return err
+		})
+		return page, err
+	})
+}
+
+// LeavesOf is Leaves of the state that a reader of this package reads.
+func LeavesOf(r workflow.Reader, end int64) iter.Seq2[[]byte, error] {
+	return paged(end, func(after int64) ([]row, error) { return r.(*reader).page(after, end) })
+}
+
+func (r *reader) page(after, end int64) ([]row, error) {
+	return collect(r, scanLeaf, "SELECT seq, leaf FROM events WHERE seq > $1 AND seq < $2 ORDER BY seq LIMIT $3", after, end, maxPage)
+}
+
+func paged(end int64, read func(after int64) ([]row, error)) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		for after := int64(math.MinInt64); ; {
-			var page []row
-			err := s.View(ctx, func(r workflow.Reader) (err error) {
-				page, err = collect(r.(*reader), scanLeaf, "SELECT seq, leaf FROM events WHERE seq > $1 AND seq < $2 ORDER BY seq LIMIT $3", after, end, maxPage)
-				return err
-			})
+		for after := int64(math.MinInt64); after < end-1; {
+			page, err := read(after)
 			if err != nil {
 				yield(nil, err)
 				return

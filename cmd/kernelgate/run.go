@@ -76,7 +76,7 @@ return from a call, 77 a PIN was refused.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; see: %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(a.initCommand(), a.serveCommand(), a.guardCommand(), a.tokenCommand(), a.inviteCommand(), a.configCommand(), a.versionCommand())
+	root.AddCommand(a.initCommand(), a.serveCommand(), a.guardCommand(), a.tokenCommand(), a.inviteCommand(), a.configCommand(), a.migrateCommand(), a.backupCommand(), a.restoreCommand(), a.versionCommand())
 	return root
 }
 
