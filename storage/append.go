@@ -19,7 +19,12 @@ import (
 type tail struct {
 	head
 	pending []*pendingEvent
-	hashes  map[int64]tlog.Hash // of the tree, by tlog index, as far as they were needed
+	checks  map[envelope.KeyID]*signer.Together // of the signatures, by event key
+	hashes  map[int64]tlog.Hash                 // of the tree, by tlog index, as far as they were needed
+}
+
+func newTail(h head) tail {
+	return tail{head: h, checks: map[envelope.KeyID]*signer.Together{}, hashes: map[int64]tlog.Hash{}}
 }
 
 // pendingEvent is an event whose signature is being made.
@@ -31,8 +36,12 @@ type pendingEvent struct {
 	signed   sync.WaitGroup
 }
 
-func (p *pendingEvent) sign(ctx context.Context, s signer.Signer) {
-	if p.err = auditlog.SignEvent(ctx, s, &p.env); p.err == nil {
+func (p *pendingEvent) sign(ctx context.Context, s signer.Signer, check *signer.Together) {
+	p.err = auditlog.SignEvent(ctx, s, &p.env)
+	if p.err == nil {
+		p.err = check.Add(p.env.PAE(), p.env.Signatures[0].Sig)
+	}
+	if p.err == nil {
 		p.Leaf = p.env.Bytes()
 		p.leafHash = auditlog.LeafHash(p.Leaf)
 	}
@@ -57,21 +66,55 @@ func (w *writer) AppendEvent(draft workflow.EventDraft) (workflow.StoredEvent, e
 	if err != nil {
 		return workflow.StoredEvent{}, err
 	}
+	check, err := w.tail.check(key.signer)
+	if err != nil {
+		return workflow.StoredEvent{}, err
+	}
 	p := &pendingEvent{StoredEvent: workflow.StoredEvent{Seq: event.Seq, Event: event, Hash: env.PayloadDigest()}, env: env}
 	stored := p.StoredEvent
-	p.signed.Go(func() { p.sign(w.ctx, key.signer) })
+	p.signed.Go(func() { p.sign(w.ctx, signer.Unverified(key.signer), check) })
 	w.tail.pending = append(w.tail.pending, p)
 	w.tail.head = head{size: event.Seq + 1, hash: p.Hash, time: now}
 	return stored, nil
 }
 
-// flush writes what is pending, with its part of the tree.
-func (w *writer) flush() error {
-	var events, hashes []any
-	for _, p := range w.tail.pending {
+// check is where the signatures of an event key are checked together.
+func (t *tail) check(s signer.Signer) (check *signer.Together, err error) {
+	id := envelope.KeyID(s.Public().KeyID())
+	check, known := t.checks[id]
+	if !known {
+		check, err = signer.NewTogether(s.Public())
+		t.checks[id] = check
+	}
+	return check, err
+}
+
+// signed waits for the signatures of what is pending, and refuses all where one
+// of them does not verify (docs/decisions/0004-signatures-checked-together.md).
+func (t *tail) signed() error {
+	for _, p := range t.pending {
 		if p.signed.Wait(); p.err != nil {
 			return p.err
 		}
+	}
+	for _, check := range t.checks {
+		if err := check.Verify(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush writes what is pending, with its part of the tree.
+func (w *writer) flush() error {
+	if len(w.tail.pending) == 0 {
+		return nil
+	}
+	if err := w.tail.signed(); err != nil {
+		return err
+	}
+	var events, hashes []any
+	for _, p := range w.tail.pending {
 		grown, err := tlog.StoredHashesForRecordHash(p.Seq, p.leafHash, tlog.HashReaderFunc(w.knownHashes))
 		if err != nil {
 			return err

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"golang.org/x/mod/sumdb/tlog"
-
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
@@ -96,7 +94,7 @@ func (s *db) transact(ctx context.Context, batch []job) (results []error, name s
 	if err != nil {
 		return nil, name, err
 	}
-	w := &writer{reader: reader{ctx, tx, s.dialect}, store: s, tail: tail{head: head, hashes: map[int64]tlog.Hash{}}}
+	w := &writer{reader: reader{ctx, tx, s.dialect}, store: s, tail: newTail(head)}
 	results = make([]error, len(batch))
 	for i, j := range batch {
 		if results[i] = j.ctx.Err(); results[i] != nil {
@@ -136,7 +134,8 @@ func (w *writer) runOne(j job) (result, err error) {
 	}
 	// Others' events, where this caller's reading had them written, are
 	// undone with it and written again.
-	w.tail = tail{head: before.head, pending: before.pending, hashes: map[int64]tlog.Hash{}}
+	w.tail = newTail(before.head)
+	w.tail.pending, w.tail.checks = before.pending, before.checks
 	return result, w.exec("RELEASE SAVEPOINT one")
 }
 
