@@ -72,6 +72,7 @@ func (g *gateway) handler(sessions func(*http.Request) (envelope.ID, string, boo
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	g.busMetrics(metrics)
 	face := &api.Gateway{Workflow: g.engine, Store: g.store}
 	return api.New(api.Config{
 		Engine: face, Artifacts: g.artifacts, Tokens: tokens, Health: g.health(), Logger: g.log, Metrics: metrics, Sessions: sessions,
@@ -115,6 +116,7 @@ func (a *app) work(ctx context.Context, g *gateway, l net.Listener, h http.Handl
 			g.log.ErrorContext(ctx, "the workflow ended", "err", err)
 		}
 	})
+	engines.Go(func() { g.runBus(engineCtx) })
 	err := api.Serve(ctx, l, h, g.config.Limits.Drain)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("requests under way were cut off after %s (limits.drain): %w", g.config.Limits.Drain, err)

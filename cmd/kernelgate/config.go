@@ -31,6 +31,7 @@ type Config struct {
 	TLS        TLS        `yaml:"tls"`
 	Database   Database   `yaml:"database"`
 	Artifacts  Artifacts  `yaml:"artifacts"`
+	Bus        Bus        `yaml:"bus"`
 	Guard      Guard      `yaml:"guard"`
 	Policy     Policy     `yaml:"policy"`
 	Targets    Targets    `yaml:"targets"`
@@ -56,7 +57,7 @@ type named struct {
 
 func (c *Config) sections() []named {
 	return []named{
-		{"tls", &c.TLS}, {"database", &c.Database}, {"artifacts", &c.Artifacts}, {"guard", &c.Guard}, {"policy", &c.Policy},
+		{"tls", &c.TLS}, {"database", &c.Database}, {"artifacts", &c.Artifacts}, {"bus", &c.Bus}, {"guard", &c.Guard}, {"policy", &c.Policy},
 		{"targets", &c.Targets}, {"commandPad", &c.CommandPad}, {"limits", &c.Limits}, {"log", &c.Log},
 	}
 }
@@ -64,6 +65,7 @@ func (c *Config) sections() []named {
 func defaults() *Config {
 	return &Config{
 		DataDir: "data", Listen: "127.0.0.1:8420",
+		Bus:       Bus{Stream: defaultStream, Replicas: 1, MaxLag: defaultMaxLag, MaxDelay: defaultMaxDelay},
 		Artifacts: Artifacts{MaxBytes: defaultMaxArtifact}, Guard: Guard{CallTimeout: defaultCallTimeout},
 		Policy: Policy{Timeout: defaultPolicyTime}, Limits: Limits{Drain: defaultDrain, UnsealedEvents: defaultUnsealed},
 		Log: Log{Format: "json", Level: "info"},

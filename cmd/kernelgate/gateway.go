@@ -14,6 +14,7 @@ import (
 	"github.com/kernelgate/kernelgate/cmd/kernelgate/api"
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/bus"
 	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/guard"
 )
@@ -24,6 +25,7 @@ type gateway struct {
 	log       *slog.Logger
 	store     store
 	artifacts workflow.Artifacts
+	bus       *bus.Bus // nil: the log is not published
 	guard     *guard.Client
 	engine    *workflow.Engine
 	closers   []func() error // called last to first
@@ -54,6 +56,9 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err
 	}
 	g.artifacts = artifacts
 	g.closes(artifacts.Close)
+	if err := g.openBus(); err != nil {
+		return g, err
+	}
 	targets, closeTargets, err := openTargets(ctx, c)
 	if err != nil {
 		return g, err
@@ -65,7 +70,7 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err
 	}
 	g.engine = workflow.New(workflow.Config{
 		Store: db, Artifacts: artifacts, Guard: g.guard, Policy: rules, Deployer: targets,
-		Root: c.Root, Instance: c.Instance, Logger: log,
+		Root: c.Root, Instance: c.Instance, Logger: log, Admit: g.admit,
 		SetEventKey: func(id envelope.ID, s signer.Signer, _ envelope.Envelope) error {
 			db.SetEventKey(id, s)
 			return nil
@@ -96,7 +101,7 @@ func (g *gateway) initialised(ctx context.Context) (done bool, err error) {
 
 // health are the readings behind /readyz and /metrics.
 func (g *gateway) health() api.Health {
-	return api.Health{MaxLogLag: g.config.Limits.UnsealedEvents, Database: g.databaseAnswers, Guard: g.guardSigns, LogLag: g.logLag}
+	return api.Health{MaxLogLag: g.config.Limits.UnsealedEvents, Database: g.databaseAnswers, Guard: g.guardSigns, LogLag: g.logLag, Bus: g.busHealth()}
 }
 
 func (g *gateway) databaseAnswers(ctx context.Context) error {

@@ -63,16 +63,27 @@ var ordinary = pace{
 
 var streamName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 
-// New checks the configuration. The server is not asked for anything before Run.
-func New(c Config, store workflow.Store, logger *slog.Logger) (*Bus, error) {
+// Check refuses what can never work, and what would not be safe.
+func (c *Config) Check() error {
 	if err := checkURL(c.URL); err != nil {
-		return nil, err
+		return err
 	}
 	if !streamName.MatchString(c.Stream) {
-		return nil, fmt.Errorf("bus: %q is no stream's name: letters, digits, - and _", c.Stream)
+		return fmt.Errorf("stream: %q is no stream's name: letters, digits, - and _", c.Stream)
 	}
-	if c.Replicas < 1 || c.Replicas > 5 || c.MaxLag < 1 || c.MaxDelay <= 0 {
-		return nil, errors.New("bus: replicas are 1 to 5; maxLag and maxDelay are positive")
+	if c.Replicas < 1 || c.Replicas > 5 {
+		return errors.New("replicas: 1 to 5")
+	}
+	if c.MaxLag < 1 || c.MaxDelay <= 0 {
+		return errors.New("maxLag and maxDelay must be positive")
+	}
+	return nil
+}
+
+// New checks the configuration. The server is not asked for anything before Run.
+func New(c Config, store workflow.Store, logger *slog.Logger) (*Bus, error) {
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
 	}
 	var raw [8]byte
 	if _, err := rand.Read(raw[:]); err != nil {

@@ -32,14 +32,14 @@ func checkURL(text string) error {
 		u, err := url.Parse(strings.TrimSpace(part))
 		switch {
 		case err != nil || u.Hostname() == "":
-			return errors.New("bus: url is a list of servers, as in tls://nats.example:4222") // not told: it may hold a password
+			return errors.New("url is a list of servers, as in tls://nats.example:4222") // not told: it may hold a password
 		case u.User != nil:
-			return errors.New("bus: url holds a name or a password; put them into a credentials file")
+			return errors.New("url holds a name or a password; put them into a credentials file")
 		case u.Scheme == "tls":
 		case u.Scheme != "nats":
-			return fmt.Errorf("bus: url: %s is neither nats nor tls", u.Scheme)
+			return fmt.Errorf("url: %s is neither nats nor tls", u.Scheme)
 		case !loopback(u.Hostname()):
-			return fmt.Errorf("bus: url: to another host than this one use tls://%s", u.Host)
+			return fmt.Errorf("url: to another host than this one use tls://%s", u.Host)
 		}
 	}
 	return nil

@@ -18,6 +18,7 @@ type Health struct {
 	Database func(ctx context.Context) error          // a query answers
 	Guard    func(ctx context.Context) error          // the guard's keys sign
 	LogLag   func(ctx context.Context) (int64, error) // events that no checkpoint covers yet
+	Bus      func(ctx context.Context) error          // the audit bus keeps up; nil: there is none
 	// MaxLogLag is the most unsealed events with which the gateway is ready.
 	MaxLogLag int64
 }
@@ -73,14 +74,20 @@ func (m *monitor) read() reading {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), healthTime)
 	defer cancel()
-	var database, guard, log error
+	var database, guard, log, bus error
 	var lag int64
 	var all sync.WaitGroup
 	all.Go(func() { database = m.Database(ctx) })
 	all.Go(func() { guard = m.Guard(ctx) })
 	all.Go(func() { lag, log = m.readLag(ctx) })
+	if m.Bus != nil {
+		all.Go(func() { bus = m.Bus(ctx) })
+	}
 	all.Wait()
 	m.last = reading{checks: map[string]error{"database": database, "guard": guard, "log": log}, lag: lag}
+	if m.Bus != nil {
+		m.last.checks["bus"] = bus
+	}
 	m.taken = time.Now()
 	for name, err := range m.last.checks {
 		if err != nil {
