@@ -54,6 +54,11 @@ func (e *Engine) sign(ctx context.Context, d *dossier) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if e.Witnesses != nil && e.AwaitWitnesses {
+		if err := e.cosign(ctx); err != nil {
+			return false, err
+		}
+	}
 	call, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
 	env, err := e.Guard.SignRecord(call, *bundle, proof)

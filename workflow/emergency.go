@@ -52,7 +52,7 @@ func (e *Engine) submitTrigger(ctx context.Context, env envelope.Envelope) (Resu
 	}
 	err = e.change(ctx, d.ID, func(got *dossier, tx Tx) error {
 		d = got
-		return e.breakGlass(d, tx, env, decision, now)
+		return e.breakGlass(d, tx, env, decision, spent, now)
 	})
 	if err != nil {
 		return Result{}, err
@@ -60,7 +60,7 @@ func (e *Engine) submitTrigger(ctx context.Context, env envelope.Envelope) (Resu
 	return Result{Digest: env.PayloadDigest(), UpgradeID: d.ID, State: d.State, Added: true}, nil
 }
 
-func (e *Engine) breakGlass(d *dossier, tx Tx, env envelope.Envelope, decision *upgrade.PolicyDecision, now envelope.Time) error {
+func (e *Engine) breakGlass(d *dossier, tx Tx, env envelope.Envelope, decision *upgrade.PolicyDecision, spent []upgrade.Cost, now envelope.Time) error {
 	if err := d.acceptsTrigger(env, now); err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (e *Engine) breakGlass(d *dossier, tx Tx, env envelope.Envelope, decision *
 	if err = errors.Join(refusal, err); err != nil {
 		return err
 	}
-	return d.start(tx, bundle, v, target, now)
+	return d.start(tx, bundle, v, target, spent, now)
 }
 
 // acceptsTrigger refuses a trigger that does not verify, and one of an upgrade

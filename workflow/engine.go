@@ -36,6 +36,10 @@ type Config struct {
 	Instance  string           // Text(80), names this gateway in event keys and claims; no other has it
 	// Admit says whether new work is taken: ErrHeld where not. nil: always.
 	Admit func(ctx context.Context) error
+	// Witnesses cosign checkpoints; nil: none are asked. With AwaitWitnesses an
+	// upgrade is applied only after they have cosigned its upgrade.applying.
+	Witnesses      Witnesses
+	AwaitWitnesses bool
 	// SetEventKey hands the storage the key that signs events from now on.
 	SetEventKey func(kernelID envelope.ID, s signer.Signer, delegation envelope.Envelope) error
 }
@@ -51,11 +55,18 @@ type Engine struct {
 
 	sealMu sync.Mutex
 
+	witnessMu sync.Mutex
+	sealed    chan struct{} // has a value when there is a new checkpoint
+
 	// Run's alone.
-	healedAt  envelope.Time
-	sealAfter time.Time
+	healedAt   envelope.Time
+	comparedAt envelope.Time
+	sealAfter  time.Time
+	troubles   struct{ round, heal, seal complaint }
 
 	mu       sync.Mutex
+	halted   error // why no work is done; nil while it is
+	forked   bool  // no later look at the guard mends that
 	regs     upgrade.Registries
 	inFlight map[envelope.UUID]*Upgrade // what is worked on; a row where it is to be taken up again
 	attempts map[envelope.UUID]int
@@ -69,13 +80,19 @@ func New(c Config) *Engine {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Engine{Config: c, wake: make(chan struct{}, 1), inFlight: map[envelope.UUID]*Upgrade{}, attempts: map[envelope.UUID]int{}}
+	e := &Engine{Config: c, wake: make(chan struct{}, 1), sealed: make(chan struct{}, 1), inFlight: map[envelope.UUID]*Upgrade{}, attempts: map[envelope.UUID]int{}}
+	e.troubles.round.what, e.troubles.heal.what, e.troubles.seal.what = "the engine could not go on", "what the guard accepted could not be taken over", "the log could not be sealed"
+	return e
 }
 
 func (e *Engine) now() envelope.Time { return envelope.TimeOf(e.Clock()) }
 
-// update runs one transaction, never in the middle of a change of event keys.
+// update runs one transaction, never in the middle of a change of event keys,
+// and none while the engine has stopped.
 func (e *Engine) update(ctx context.Context, f func(Tx) error) error {
+	if err := e.standstill(); err != nil {
+		return err
+	}
 	e.keyMu.RLock()
 	defer e.keyMu.RUnlock()
 	return e.Store.Update(ctx, f)

@@ -12,14 +12,19 @@ import (
 )
 
 // decide asks the policy about one case. An error of the policy is a denial
-// with its reason.
+// with its reason. Its input is what the guard, which sees the bundle alone,
+// gives the same policy: of the tests those that a bundle of the case carries.
 func (e *Engine) decide(ctx context.Context, d *dossier, as upgrade.Case, spent []upgrade.Cost, now envelope.Time) *upgrade.PolicyDecision {
 	if spent == nil {
 		spent = []upgrade.Cost{}
 	}
 	in := upgrade.PolicyInput{Manifest: *d.manifest, Case: as, Now: now, Tests: []upgrade.TestSummary{}, Spent: spent}
-	for name, t := range d.tests {
-		in.Tests = append(in.Tests, upgrade.TestSummary{Name: name, Result: t.Result})
+	if as == upgrade.CaseQuorum {
+		for _, name := range d.manifest.Preconditions.Tests {
+			if t, ok := d.tests[name]; ok {
+				in.Tests = append(in.Tests, upgrade.TestSummary{Name: name, Result: t.Result})
+			}
+		}
 	}
 	slices.SortFunc(in.Tests, func(a, b upgrade.TestSummary) int { return strings.Compare(a.Name, b.Name) })
 	verdict, err := e.Policy.Evaluate(ctx, in)

@@ -16,13 +16,7 @@ import (
 // event.
 func (e *Engine) begin(ctx context.Context, id envelope.UUID) error {
 	var d *dossier
-	var spent []upgrade.Cost
-	err := e.read(ctx, id, func(got *dossier, r Reader) (err error) {
-		d = got
-		spent, err = r.Spent(d.Target, month(e.now()))
-		return err
-	})
-	if err != nil {
+	if err := e.read(ctx, id, func(got *dossier, _ Reader) error { d = got; return nil }); err != nil {
 		return err
 	}
 	if err := e.measure(ctx, d); err != nil {
@@ -33,6 +27,14 @@ func (e *Engine) begin(ctx context.Context, id envelope.UUID) error {
 		return err
 	}
 	now := e.now()
+	var spent []upgrade.Cost
+	err = e.Store.View(ctx, func(r Reader) (err error) {
+		spent, err = r.Spent(d.Target, month(now))
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	var decision *upgrade.PolicyDecision
 	if d.Case != upgrade.CaseAutomatic {
 		decision = e.decide(ctx, d, d.decidedAs(), spent, now)
@@ -52,7 +54,7 @@ func (e *Engine) begin(ctx context.Context, id envelope.UUID) error {
 		if err := d.advance(tx, now); err != nil || d.State != StateQuorumReached {
 			return err
 		}
-		return e.conclude(d, tx, refusal, now)
+		return e.conclude(d, tx, spent, refusal, now)
 	})
 }
 
@@ -84,7 +86,7 @@ func (e *Engine) inspect(ctx context.Context, d *dossier) (refusal, err error) {
 }
 
 // conclude starts the apply, or does what a refusal of its case leads to.
-func (e *Engine) conclude(d *dossier, tx Tx, refusal error, now envelope.Time) error {
+func (e *Engine) conclude(d *dossier, tx Tx, spent []upgrade.Cost, refusal error, now envelope.Time) error {
 	target, err := tx.Target(d.Target)
 	if err != nil {
 		return err
@@ -99,7 +101,7 @@ func (e *Engine) conclude(d *dossier, tx Tx, refusal error, now envelope.Time) e
 	if refusal = errors.Join(refusal, found); refusal != nil {
 		return d.refused(tx, refusal, now)
 	}
-	return d.start(tx, bundle, verdict, target, now)
+	return d.start(tx, bundle, verdict, target, spent, now)
 }
 
 // verdict composes the bundle of the upgrade's case as of now and verifies it
@@ -133,8 +135,9 @@ func (e *Engine) verdict(d *dossier, tx Tx, target Target, now envelope.Time) (b
 	return b, v, refusal, nil
 }
 
-// start stores the bundle with its event: from here on the guard decides.
-func (d *dossier) start(tx Tx, b *upgrade.QuorumBundle, v *upgrade.Verdict, target Target, now envelope.Time) error {
+// start stores the bundle with its event: from here on the guard decides. The
+// event says what the policy was told of spending, for the guard to ask the same.
+func (d *dossier) start(tx Tx, b *upgrade.QuorumBundle, v *upgrade.Verdict, target Target, spent []upgrade.Cost, now envelope.Time) error {
 	body := b.Bytes()
 	d.BundleDigest, d.RatifyBy, d.Reason = v.BundleDigest, v.RatifyBy, ""
 	if _, err := tx.AddRecord(Record{Digest: d.BundleDigest, UpgradeID: d.ID, Kind: KindQuorumBundle, Person: upgrade.KernelID, SignedAt: now, ReceivedAt: now, Body: body}); err != nil {
@@ -145,6 +148,9 @@ func (d *dossier) start(tx Tx, b *upgrade.QuorumBundle, v *upgrade.Verdict, targ
 		return err
 	}
 	move, data := MoveApply, auditlog.Data{auditlog.DataBundleDigest: d.BundleDigest.String(), "case": string(v.Case)}
+	if len(spent) > 0 {
+		data[auditlog.DataSpent] = sums(spent)
+	}
 	if v.Case == upgrade.CaseEmergency {
 		move, data["triggerDigest"] = MoveEmergency, b.EmergencyTrigger.PayloadDigest().String()
 	}
@@ -152,6 +158,15 @@ func (d *dossier) start(tx Tx, b *upgrade.QuorumBundle, v *upgrade.Verdict, targ
 		return err
 	}
 	return d.put(tx, now)
+}
+
+// sums are costs as an event has them.
+func sums(costs []upgrade.Cost) []string {
+	out := make([]string, len(costs))
+	for i, c := range costs {
+		out[i] = fmt.Sprintf("%s=%d", c.Currency, c.MinorUnits)
+	}
+	return out
 }
 
 // refused is what follows when the final check fails: an upgrade of people is

@@ -22,6 +22,14 @@ type Policy interface {
 	Digest() envelope.Digest
 }
 
+// Opaque is a policy whose rules cannot be seen from here, such as a server's:
+// its digest is the operator's word. It cannot be used where the registry pins
+// a policy.
+type Opaque interface {
+	Policy
+	Opaque()
+}
+
 // Artifacts is the content-addressed store of artifacts.
 type Artifacts interface {
 	// Put stores what r yields under its SHA-256, hashed while written, and is
@@ -124,6 +132,13 @@ type GuardCounts struct {
 // Sum is all of them.
 func (c GuardCounts) Sum() int64 {
 	return c.Records + c.Ratifications + c.Rollbacks + c.Delegations + c.Checkpoints
+}
+
+// Witnesses have the newest checkpoint of the store cosigned. Cosign returns
+// nil once enough have. An error of the class audit_fork says that one of them
+// has seen another log, and stops the engine; any other says to ask again.
+type Witnesses interface {
+	Cosign(ctx context.Context) error
 }
 
 // LogProof is one event in a checkpoint that the guard signed.

@@ -40,8 +40,11 @@ func (e *Engine) AcceptRegistry(ctx context.Context, entry keyregistry.SignedDoc
 		if err != nil {
 			return err
 		}
-		_, err = keyregistry.AcceptLive(last, e.Root, entry, suspended, now)
-		return err
+		next, err := keyregistry.AcceptLive(last, e.Root, entry, suspended, now)
+		if err != nil {
+			return err
+		}
+		return e.requirePinnable(next)
 	})
 	if err != nil || known {
 		return err

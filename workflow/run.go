@@ -33,14 +33,16 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer e.releaseClaims(context.WithoutCancel(ctx))
 	defer steps.Wait()
 	e.releaseClaims(ctx)
+	if e.Witnesses != nil {
+		steps.Go(func() { e.keepWitnessed(ctx) })
+	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
-		if err := e.round(ctx, &steps); err != nil && ctx.Err() == nil {
-			e.Logger.WarnContext(ctx, "the engine could not go on; it tries again", "err", err)
-			if !sleep(ctx, time.Second) {
-				return nil
-			}
+		err := e.round(ctx, &steps)
+		e.troubles.round.report(ctx, e, err)
+		if err != nil && !sleep(ctx, time.Second) {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -60,17 +62,22 @@ func (e *Engine) releaseClaims(ctx context.Context) {
 }
 
 func (e *Engine) round(ctx context.Context, steps *sync.WaitGroup) error {
+	if err := e.compare(ctx); err != nil {
+		return err
+	}
 	if err := e.keepKey(ctx); err != nil {
 		return err
 	}
-	if err := e.heal(ctx); err != nil {
-		e.Logger.WarnContext(ctx, "what the guard accepted could not be taken over; it is tried again", "err", err)
+	healed := e.healedAt
+	if err := e.heal(ctx); err != nil || e.healedAt != healed { // it has looked
+		e.troubles.heal.report(ctx, e, err)
 	}
 	if time.Now().After(e.sealAfter) {
-		if err := e.seal(ctx); err != nil {
+		err := e.seal(ctx)
+		if err != nil {
 			e.sealAfter = time.Now().Add(sealRetry)
-			e.Logger.WarnContext(ctx, "the log could not be sealed; it is tried again", "err", err)
 		}
+		e.troubles.seal.report(ctx, e, err)
 	}
 	due, err := e.claim(ctx)
 	for _, u := range due {
@@ -216,7 +223,17 @@ func (e *Engine) seal(ctx context.Context) error {
 	if statusErr != nil {
 		return errors.Join(err, statusErr)
 	}
-	return e.sealFrom(call, status.CheckpointSize)
+	err = e.sealFrom(call, status.CheckpointSize)
+	if failure.ClassOf(err) != failure.AuditFork {
+		return err
+	}
+	// Another engine may have been faster once more. Where none was, the log is
+	// another one than the guard's.
+	again, statusErr := e.Guard.Status(call)
+	if statusErr == nil && again.CheckpointSize == status.CheckpointSize {
+		e.fork(ctx, err)
+	}
+	return errors.Join(err, statusErr)
 }
 
 // sealFrom seals what follows the checkpoint of a size, or, where that is
@@ -243,7 +260,7 @@ func (e *Engine) sealFrom(ctx context.Context, from int64) error {
 			return fmt.Errorf("%w: its memory ends at a log of %d events, behind its own checkpoint of %d: it is an old copy, and must be rebuilt from the log", ErrGuardUnavailable, from, sealed)
 		}
 		if from > size {
-			return fmt.Errorf("the guard has sealed %d events, where this log has %d: the store is an older one; restore the newest", from, size)
+			return failure.New(failure.AuditFork, "the guard has sealed %d events, where this log has %d: the database is an older one; restore the newest", from, size)
 		}
 		if root, err = r.TreeRoot(size); err != nil || from == 0 {
 			return err
@@ -258,7 +275,14 @@ func (e *Engine) sealFrom(ctx context.Context, from int64) error {
 	if err != nil {
 		return err
 	}
-	return e.update(ctx, func(tx Tx) error { return tx.PutCheckpoint(note, size) })
+	if err := e.update(ctx, func(tx Tx) error { return tx.PutCheckpoint(note, size) }); err != nil {
+		return err
+	}
+	select {
+	case e.sealed <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 // proveEvent is the sealed proof of one event; it seals the log where needed.

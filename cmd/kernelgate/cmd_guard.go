@@ -109,6 +109,9 @@ func serveGuard(ctx context.Context, c *Config, config guard.Config, o guardOpti
 	if err := g.CheckKeys(); err != nil {
 		return fmt.Errorf("the configuration's keys are not the registry's: %w", err)
 	}
+	if err := g.CheckPolicy(); err != nil {
+		return err
+	}
 	l, err := c.Guard.endpoint().Listen()
 	if err != nil {
 		return err

@@ -52,8 +52,14 @@ func (a *app) serve(ctx context.Context, c *Config) (err error) {
 	case !done:
 		return fmt.Errorf("this Kernel is not initialised: kernelgate init --config %s --root DIGEST --registry FILE", a.file)
 	}
+	if err := g.engine.CheckPolicy(ctx); err != nil {
+		return err
+	}
 	handler, err := g.face()
 	if err != nil {
+		return err
+	}
+	if g.notifier, err = g.openNotifier(); err != nil {
 		return err
 	}
 	l, url, err := listen(c)
@@ -98,6 +104,8 @@ func openTokens(path string) (*api.TokenFile, error) {
 
 // work runs the guard, the engine and the API until ctx ends, and ends them in
 // the reverse order: requests under way need the engine, the engine the guard.
+// Notifications follow the log beside them; what they do not send any more, the
+// next run sends.
 func (a *app) work(ctx context.Context, g *gateway, l net.Listener, h http.Handler) error {
 	var guards, engines sync.WaitGroup
 	guardCtx, stopGuard := context.WithCancel(context.WithoutCancel(ctx))
@@ -116,6 +124,9 @@ func (a *app) work(ctx context.Context, g *gateway, l net.Listener, h http.Handl
 			g.log.ErrorContext(ctx, "the workflow ended", "err", err)
 		}
 	})
+	if g.notifier != nil {
+		engines.Go(func() { _ = g.notifier.Run(engineCtx) }) // its error is the context's
+	}
 	engines.Go(func() { g.runBus(engineCtx) })
 	err := api.Serve(ctx, l, h, g.config.Limits.Drain)
 	if errors.Is(err, context.DeadlineExceeded) {

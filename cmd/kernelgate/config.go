@@ -35,9 +35,13 @@ type Config struct {
 	Guard      Guard      `yaml:"guard"`
 	Policy     Policy     `yaml:"policy"`
 	Targets    Targets    `yaml:"targets"`
+	Canary     Canary     `yaml:"canary"`
 	CommandPad CommandPad `yaml:"commandPad"`
-	Limits     Limits     `yaml:"limits"`
-	Log        Log        `yaml:"log"`
+
+	Notifications Notifications `yaml:"notifications"`
+
+	Limits Limits `yaml:"limits"`
+	Log    Log    `yaml:"log"`
 
 	file string // absolute; relative paths are below its directory
 }
@@ -58,7 +62,7 @@ type named struct {
 func (c *Config) sections() []named {
 	return []named{
 		{"tls", &c.TLS}, {"database", &c.Database}, {"artifacts", &c.Artifacts}, {"bus", &c.Bus}, {"guard", &c.Guard}, {"policy", &c.Policy},
-		{"targets", &c.Targets}, {"commandPad", &c.CommandPad}, {"limits", &c.Limits}, {"log", &c.Log},
+		{"targets", &c.Targets}, {"canary", &c.Canary}, {"commandPad", &c.CommandPad}, {"notifications", &c.Notifications}, {"limits", &c.Limits}, {"log", &c.Log},
 	}
 }
 
@@ -143,6 +147,15 @@ func (c *Config) path(p string) string {
 		return filepath.Clean(p)
 	}
 	return filepath.Join(filepath.Dir(c.file), p)
+}
+
+// paths makes the files' paths that are set absolute.
+func (c *Config) paths(files ...*string) {
+	for _, file := range files {
+		if *file != "" {
+			*file = c.path(*file)
+		}
+	}
 }
 
 // data is p, or name in the data directory where p is not set.

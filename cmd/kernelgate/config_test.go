@@ -114,6 +114,8 @@ func TestConfigRefuses(t *testing.T) {
 		"empty target":          {"targets:\n  web: {}\n", "exactly one"},
 		"target of two kinds":   {"targets:\n  web:\n    release: {dir: x}\n    exec: {command: [/x]}\n", "exactly one"},
 		"release without dir":   {"targets:\n  web:\n    release: {keep: 1}\n", "dir"},
+		"canary of nothing":     {"canary:\n  web: {window: 1m, exec: [{name: x, argv: [/bin/true]}]}\n", "none of the targets"},
+		"canary without check":  {"targets:\n  web: {release: {dir: x}}\ncanary:\n  web: {window: 1m}\n", "0 checks"},
 		"log format":            {"log:\n  format: xml\n", "xml"},
 		"log level":             {"log:\n  level: loud\n", "loud"},
 		"no drain":              {"limits:\n  drain: 0s\n", "drain"},

@@ -17,6 +17,7 @@ import (
 	"github.com/kernelgate/kernelgate/storage/bus"
 	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/guard"
+	"github.com/kernelgate/kernelgate/workflow/notify"
 )
 
 // gateway is the parts that serve and init work with.
@@ -28,7 +29,8 @@ type gateway struct {
 	bus       *bus.Bus // nil: the log is not published
 	guard     *guard.Client
 	engine    *workflow.Engine
-	closers   []func() error // called last to first
+	notifier  *notify.Notifier // nil: nobody is told
+	closers   []func() error   // called last to first
 }
 
 // assemble opens the parts. The guard is asked nothing yet.
@@ -68,8 +70,12 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err
 	if err != nil {
 		return g, err
 	}
+	watch, err := openCanary(c)
+	if err != nil {
+		return g, err
+	}
 	g.engine = workflow.New(workflow.Config{
-		Store: db, Artifacts: artifacts, Guard: g.guard, Policy: rules, Deployer: targets,
+		Store: db, Artifacts: artifacts, Guard: g.guard, Policy: rules, Deployer: targets, Canary: watch,
 		Root: c.Root, Instance: c.Instance, Logger: log, Admit: g.admit,
 		SetEventKey: func(id envelope.ID, s signer.Signer, _ envelope.Envelope) error {
 			db.SetEventKey(id, s)
@@ -123,8 +129,12 @@ func (g *gateway) guardSigns(ctx context.Context) error {
 	return g.guard.Probe(ctx)
 }
 
-// logLag is how many events no checkpoint covers.
+// logLag is how many events no checkpoint covers. An engine that takes no
+// records, above all because its log is not the one that was sealed, is an error.
 func (g *gateway) logLag(ctx context.Context) (lag int64, err error) {
+	if err := g.engine.Ready(); err != nil {
+		return 0, err
+	}
 	err = g.store.View(ctx, func(r workflow.Reader) error {
 		size, err := r.LogSize()
 		if err != nil {

@@ -43,7 +43,11 @@ func (g *Guard) AcceptRegistry(_ context.Context, entry keyregistry.SignedDocume
 	if envelope.DigestOf(entry.Document) == last.Digest() {
 		return nil
 	}
-	if _, err := keyregistry.AcceptLive(last, g.config.Root, entry, g.suspended, now); err != nil {
+	next, err := keyregistry.AcceptLive(last, g.config.Root, entry, g.suspended, now)
+	if err != nil {
+		return err
+	}
+	if err := g.requirePolicy(next); err != nil {
 		return err
 	}
 	return g.remember(now, change{Registry: &entry})

@@ -6,16 +6,33 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// DataSpent is the member of an upgrade.applying event's data that says what
-// the gateway counts as spent at the target in the month of the decision: a
-// list of CURRENCY=MINORUNITS, "EUR=120000".
-const DataSpent = "spent"
+// requirePolicy refuses a registry document that pins a policy, where the guard
+// has none of its own to evaluate.
+func (g *Guard) requirePolicy(reg *keyregistry.Registry) error {
+	if pinned := reg.Rules().PolicyDigest; pinned != nil && g.config.Policy == nil {
+		return failure.New(failure.PolicyDenied, "registry version %d pins policy %s, and the guard has no policy of its own; give it that one (policy.dir, not policy.url)", reg.Version(), pinned)
+	}
+	return nil
+}
+
+// CheckPolicy refuses a guard without a policy of its own, where the registry
+// pins one. Another policy than the pinned one passes: it signs no upgrade, but
+// a guard must run to accept the document that pins it.
+func (g *Guard) CheckPolicy() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mem == nil {
+		return nil
+	}
+	return g.requirePolicy(g.mem.regs.Last())
+}
 
 // askPolicy evaluates the policy that the registry pins, where it pins one. Its
 // input is made of the bundle and of e, the sealed event that announces it.
@@ -87,12 +104,12 @@ func (m *memory) spent(v *upgrade.Verdict, e auditlog.Event) ([]upgrade.Cost, er
 
 func gatewaySpent(e auditlog.Event) (map[string]int64, error) {
 	sums := map[string]int64{}
-	list, _ := e.Data[DataSpent].([]string)
+	list, _ := e.Data[auditlog.DataSpent].([]string)
 	for _, text := range list {
 		currency, amount, ok := strings.Cut(text, "=")
 		n, err := strconv.ParseInt(amount, 10, 64)
 		if _, twice := sums[currency]; !ok || err != nil || n < 0 || n > envelope.MaxInt || len(currency) != 3 || twice {
-			return nil, failure.New(failure.PolicyDenied, "event %d: %s is not a list of sums by currency, such as EUR=120000", e.Seq, DataSpent)
+			return nil, failure.New(failure.PolicyDenied, "event %d: %s is not a list of sums by currency, such as EUR=120000", e.Seq, auditlog.DataSpent)
 		}
 		sums[currency] = n
 	}

@@ -82,7 +82,7 @@ func TestSpent(t *testing.T) {
 		t.Fatalf("%v", got)
 	}
 	spent := func(b upgrade.QuorumBundle, list ...string) error {
-		seq := w.append(auditlog.UpgradeApplying, b.Quorum.UpgradeID, auditlog.Data{auditlog.DataBundleDigest: b.Digest().String(), DataSpent: list})
+		seq := w.append(auditlog.UpgradeApplying, b.Quorum.UpgradeID, auditlog.Data{auditlog.DataBundleDigest: b.Digest().String(), auditlog.DataSpent: list})
 		w.seal()
 		return second(w.guard.SignRecord(t.Context(), b, w.prove(seq)))
 	}
@@ -98,5 +98,28 @@ func TestSpent(t *testing.T) {
 	w.ok(spent(w.quorum(5, rev(4)), "EUR=7"))
 	if got := last(); len(got) != 1 || got[0].MinorUnits != 7 {
 		t.Fatalf("%v", got)
+	}
+}
+
+// A guard whose policy is a server's accepts no document that pins a policy.
+func TestNoPinWithoutPolicy(t *testing.T) {
+	w := newWorld(t)
+	if err := w.guard.CheckPolicy(); err != nil {
+		t.Fatal(err)
+	}
+	pin := envelope.DigestOf([]byte("policy"))
+	old, previous := w.entry, envelope.DigestOf(w.entry.Document)
+	w.now = w.now.Add(60)
+	w.doc.Version, w.doc.Previous, w.doc.IssuedAt, w.doc.Rules.PolicyDigest = w.doc.Version+1, &previous, w.now, &pin
+	entry := w.issue(people[:3]...)
+	w.refused(failure.PolicyDenied, w.guard.AcceptRegistry(t.Context(), entry))
+	w.ok(w.guard.AcceptRegistry(t.Context(), old)) // the one in force
+	w.config.Policy = &rules{digest: pin}
+	w.reopen()
+	w.ok(w.guard.AcceptRegistry(t.Context(), entry))
+	w.config.Policy = nil
+	w.reopen()
+	if err := w.guard.CheckPolicy(); failure.ClassOf(err) != failure.PolicyDenied {
+		t.Fatal(err)
 	}
 }

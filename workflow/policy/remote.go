@@ -48,7 +48,7 @@ type RemotePolicy struct {
 	client   *http.Client
 }
 
-var _ workflow.Policy = (*RemotePolicy)(nil)
+var _ workflow.Opaque = (*RemotePolicy)(nil)
 
 // Remote asks the OPA server at base, such as "http://127.0.0.1:8181", by its
 // REST data API: POST /v1/data/kernelgate/sentinelnet.
@@ -116,6 +116,9 @@ func (p *RemotePolicy) Engine() string { return p.engine }
 // Digest is the operator's digest of the policy, or the SHA-256 of the
 // server's URL.
 func (p *RemotePolicy) Digest() envelope.Digest { return p.digest }
+
+// Opaque says that nobody here sees the server's rules.
+func (p *RemotePolicy) Opaque() {}
 
 // Close gives up idle connections.
 func (p *RemotePolicy) Close() { p.client.CloseIdleConnections() }

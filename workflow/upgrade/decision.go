@@ -59,7 +59,7 @@ type PolicyInput struct {
 	Manifest Manifest      `json:"manifest"`
 	Case     Case          `json:"case"`  // which case of PROTOCOL section 8 is decided
 	Now      envelope.Time `json:"now"`   // the time of the decision
-	Tests    []TestSummary `json:"tests"` // the newest result of each test, by name
+	Tests    []TestSummary `json:"tests"` // the results that the bundle carries, by name
 	Spent    []Cost        `json:"spent"` // applied at this target in this calendar month (UTC), by currency
 }
 

@@ -1,0 +1,40 @@
+package workflow
+
+import (
+	"context"
+	"time"
+
+	"github.com/kernelgate/kernelgate/signer/failure"
+)
+
+// witnessRetry is how long witnesses are left alone after they could not, or
+// would not, cosign.
+const witnessRetry = 10 * time.Second
+
+// cosign asks the witnesses about the newest checkpoint, once at a time.
+func (e *Engine) cosign(ctx context.Context) error {
+	e.witnessMu.Lock()
+	defer e.witnessMu.Unlock()
+	err := e.Witnesses.Cosign(ctx)
+	if failure.ClassOf(err) == failure.AuditFork {
+		e.fork(ctx, err)
+	}
+	return err
+}
+
+// keepWitnessed has each new checkpoint cosigned, beside the work.
+func (e *Engine) keepWitnessed(ctx context.Context) {
+	trouble := complaint{what: "the log could not be witnessed"}
+	for ctx.Err() == nil {
+		err := e.cosign(ctx)
+		trouble.report(ctx, e, err)
+		if err != nil {
+			sleep(ctx, witnessRetry)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-e.sealed:
+		}
+	}
+}
