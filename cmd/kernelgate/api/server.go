@@ -41,6 +41,7 @@ type server struct {
 	Config
 	health *monitor
 	stream *follower
+	places *places
 	desk   *desk
 }
 
@@ -48,7 +49,7 @@ var _ ServerInterface = (*server)(nil)
 
 // New is the API's handler. It registers its metrics with c.Metrics.
 func New(c Config) (http.Handler, error) {
-	s := &server{Config: c, health: &monitor{Health: c.Health, log: c.Logger}, stream: &follower{engine: c.Engine}, desk: newDesk(c.SigningRequests)}
+	s := &server{Config: c, health: &monitor{Health: c.Health, log: c.Logger}, stream: &follower{engine: c.Engine}, places: newPlaces(), desk: newDesk(c.SigningRequests)}
 	requests := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "kernelgate_http_request_seconds", Help: "Duration of HTTP requests, by route.",
 		Buckets: []float64{.001, .005, .025, .1, .5, 2.5, 10, 60},

@@ -156,6 +156,11 @@ func (s *server) streamSigning(c echo.Context) error {
 	if c.Request().Header.Get(echo.HeaderAuthorization) == "" {
 		return refuse(http.StatusForbidden, CodeForbidden, "the agent's stream needs a token; a page reads the list")
 	}
+	leave, err := s.places.take(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if s.desk.agents.Add(1) > maxStreams {
 		s.desk.agents.Add(-1)
 		return refuse(http.StatusServiceUnavailable, CodeUnavailable, "%d streams are open already", maxStreams)

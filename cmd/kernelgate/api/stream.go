@@ -22,7 +22,7 @@ const (
 	heartbeat = 15 * time.Second
 	// followEvery is how often the log's end is looked at for all streams.
 	followEvery = 200 * time.Millisecond
-	maxStreams  = 1000
+	maxStreams  = 4000
 	// tailSize is how many of the newest events streams share. Who is further
 	// behind reads from the store; no stream has a buffer of its own.
 	tailSize = 512
@@ -45,6 +45,11 @@ func (s *server) streamEvents(c echo.Context, p ListEventsParams) error {
 	if err != nil {
 		return err
 	}
+	leave, err := s.places.take(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if !s.stream.join() {
 		return refuse(http.StatusServiceUnavailable, CodeUnavailable, "%d streams are open already", maxStreams)
 	}
