@@ -56,9 +56,6 @@ func parseEnrolment(data []byte) (*enrolment, error) {
 	if err := envelope.DecodeCanonical(env.Payload, envelope.MaxPayload, e); err != nil {
 		return nil, err
 	}
-	if e.Key.WebAuthn != nil {
-		return nil, failure.New(failure.FieldInvalid, "a browser's key is enrolled in CommandPad, not by a file")
-	}
 	public, err := signer.ParsePublicKey(e.Key.PublicKey)
 	if err != nil {
 		return nil, err
@@ -74,6 +71,8 @@ func parseEnrolment(data []byte) (*enrolment, error) {
 			return nil, failure.New(failure.FieldInvalid, "attestation: %w", err)
 		}
 	}
+	credential := e.Key.WebAuthn // of a browser's key; CommandPad writes its file
 	e.Key = keyregistry.NewKey(public, e.Key.Algorithm, e.Key.Origin, e.Key.NotBefore, e.Key.NotAfter)
+	e.Key.WebAuthn = credential
 	return e, e.Key.Verify(env, sig)
 }

@@ -27,7 +27,7 @@ func TestEmergencyInTheBrowser(t *testing.T) {
 	ryan.shot("emergency")
 	ryan.run(chromedp.SendKeys(chromedp.CSS(`[name="reason"]`), "It is being used against us"),
 		chromedp.Click(chromedp.CSS(`[name="understood"]`)),
-		chromedp.Click(chromedp.CSS(`form[data-kind="emergency-trigger"] button`)), chromedp.WaitVisible(chromedp.CSS("#approvals")))
+		chromedp.Click(chromedp.CSS(`form[data-kind="emergency-trigger"] button.danger`)), chromedp.WaitVisible(chromedp.CSS("#approvals")))
 	ryan.sees("Live without a quorum")
 	ryan.shot("upgrade-emergency")
 	ryan.open("/")

@@ -6,11 +6,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 
@@ -52,18 +56,52 @@ type person struct {
 	ctx   context.Context
 	name  string
 	token webauthn.AuthenticatorID // a USB security key, with the person's signing credential
+
+	mu       sync.Mutex
+	troubles []string // what the browser complained about
+	requests []string // addresses that were asked for
+	received int      // bytes that came over the network
+}
+
+// hear takes note of what the browser says beside the page.
+func (p *person) hear(ev any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e := ev.(type) {
+	case *log.EventEntryAdded:
+		p.troubles = append(p.troubles, string(e.Entry.Level)+": "+e.Entry.Text+" "+e.Entry.URL)
+	case *runtime.EventExceptionThrown:
+		p.troubles = append(p.troubles, "exception: "+e.ExceptionDetails.Text)
+	case *network.EventRequestWillBeSent:
+		p.requests = append(p.requests, e.Request.URL)
+	case *network.EventLoadingFinished:
+		p.received += int(e.EncodedDataLength)
+	}
+}
+
+// another opens a second window of the same person, with the same session.
+func (p *person) another() *person {
+	q := &person{t: p.t, w: p.w, name: p.name, token: p.token}
+	ctx, cancel := chromedp.NewContext(p.ctx, chromedp.WithListener(q.hear))
+	p.t.Cleanup(cancel)
+	check(p.t, chromedp.Do(ctx))
+	q.ctx = ctx
+	q.size(1280, false)
+	return q
 }
 
 // sit gives a person a profile, a passkey device and a security key.
 func (w *world) sit(t *testing.T, chromium context.Context, name string) *person {
-	ctx, cancel := chromedp.NewContext(chromium, chromedp.WithNewBrowserContext())
+	p := &person{t: t, w: w, name: name}
+	ctx, cancel := chromedp.NewContext(chromium, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.hear))
 	t.Cleanup(cancel)
 	check(t, chromedp.Do(ctx))
-	p := &person{t: t, w: w, ctx: ctx, name: name}
+	p.ctx = ctx
+	command(p, log.Enable, cdp.Empty{})
 	command(p, webauthn.Enable, webauthn.EnableParams{})
 	p.token = p.authenticator(webauthn.AuthenticatorTransportUsb)
 	if key, ok := w.keys[name]; ok {
-		command(p, addCredential, credentialParams{p.token, credential{key.credential, rpID, key.pkcs8(t), 1, false}})
+		command(p, addCredential, credentialParams{p.token, credential{CredentialID: key.credential, RPID: rpID, PrivateKey: key.pkcs8(t), SignCount: 1}})
 	}
 	p.size(1280, false)
 	return p
@@ -84,6 +122,8 @@ type credential struct {
 	PrivateKey   []byte `json:"privateKey"` // PKCS#8
 	SignCount    int    `json:"signCount"`
 	Resident     bool   `json:"isResidentCredential"`
+	Eligible     bool   `json:"backupEligibility,omitzero"`
+	Backed       bool   `json:"backupState,omitzero"`
 }
 
 // command sends one command of the browser's protocol.
@@ -129,7 +169,7 @@ func (p *person) open(path string) {
 // sees waits until the page shows a text.
 func (p *person) sees(text string) {
 	p.t.Helper()
-	p.run(chromedp.Poll[chromedp.Void](`document.querySelector("main")?.innerText.includes(` + strconv.Quote(text) + `)`))
+	p.waits(`document.querySelector("main")?.innerText.includes(` + strconv.Quote(text) + `)`)
 }
 
 func (p *person) size(width int64, dark bool) {
@@ -145,7 +185,65 @@ func (p *person) size(width int64, dark bool) {
 func (p *person) shot(name string) {
 	p.t.Helper()
 	png, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
+	if err != nil { // the page was about to be replaced
+		time.Sleep(200 * time.Millisecond)
+		png, err = chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
+	}
 	check(p.t, err)
 	check(p.t, os.MkdirAll("out", 0o755))
 	check(p.t, os.WriteFile(filepath.Join("out", name+".png"), png, 0o644))
+}
+
+func (p *person) click(selector string) {
+	p.t.Helper()
+	p.run(chromedp.Click(chromedp.CSS(selector)))
+}
+
+func (p *person) fill(selector, text string) {
+	p.t.Helper()
+	p.run(chromedp.SendKeys(chromedp.CSS(selector), text))
+}
+
+// keys presses keys, wherever the focus is.
+func (p *person) keys(keys string) {
+	p.t.Helper()
+	p.run(chromedp.KeyEvent(keys))
+}
+
+// waits waits until an expression is true in the page, or in the one after it.
+func (p *person) waits(expression string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	for {
+		yes, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")"))
+		if yes && err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			p.shot("stuck-" + p.name)
+			text, _ := chromedp.Run(p.ctx, chromedp.Text(chromedp.CSS("body")))
+			p.t.Fatalf("%s: %s is not so (%v); the page says: %s", p.name, expression, err, text)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// eval is the value of an expression in the page; a promise is awaited.
+func eval[T any](p *person, expression string) T {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.t.Fatalf("%s: %s: %v", p.name, expression, err)
+	}
+	return v
+}
+
+// openLink opens an operator's link.
+func (p *person) openLink(link string) {
+	p.t.Helper()
+	p.run(chromedp.Navigate(link), chromedp.WaitVisible(chromedp.CSS("main")))
 }

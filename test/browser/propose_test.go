@@ -29,7 +29,7 @@ func TestProposeAndTakeBackInTheBrowser(t *testing.T) {
 		chromedp.SendKeys(chromedp.CSS(`[name="rationale"]`), "The shop is open on Mondays"),
 		chromedp.SendKeys(chromedp.CSS(`[name="repository"]`), "site"),
 		chromedp.SendKeys(chromedp.CSS(`[name="components"]`), "web, shop"),
-		chromedp.Click(chromedp.CSS(`form[data-propose] button`)), chromedp.WaitVisible(chromedp.CSS("#approvals")))
+		chromedp.Click(chromedp.CSS(`form[data-propose] button.main`)), chromedp.WaitVisible(chromedp.CSS("#approvals")))
 	ryan.sees("open on Mondays</p>")
 	ryan.shot("upgrade-draft")
 	ryan.run(chromedp.Click(chromedp.CSS(`[data-do="request-approvals"]`)))

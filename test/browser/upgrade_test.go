@@ -84,7 +84,7 @@ func (p *person) approve(m upgrade.Manifest, digest envelope.Digest) {
 	p.t.Helper()
 	p.open("/upgrades/" + string(m.UpgradeID) + "/approve")
 	p.run(chromedp.SendKeys(chromedp.CSS(`[name="words"]`), words(digest, m.PatchHash)),
-		chromedp.Click(chromedp.CSS(`form[data-kind="approval"] button`)), chromedp.WaitVisible(chromedp.CSS("#approvals")))
+		chromedp.Click(chromedp.CSS(`form[data-kind="approval"] button.main`)), chromedp.WaitVisible(chromedp.CSS("#approvals")))
 }
 
 func TestThreeApproveInTheBrowser(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,18 +38,27 @@ type world struct {
 	signers   map[string]signer.Signer // requestor, ci and the Kernel
 	keys      map[string]*securityKey  // the five approvers, who sign in a browser
 	root      envelope.Digest
+	doc       *keyregistry.Document // the one in force
 	store     *storage.SQLite
 	artifacts *artifact.Dir
 	engine    *workflow.Engine
+	watch     workflow.Canary // nil: nothing watches the target
+	later     atomic.Int64    // seconds by which the clock of the pages is ahead
 }
 
-func newWorld(t *testing.T) *world {
+// now is the clock of the pages and of their sessions.
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.later.Load()) * time.Second) }
+
+func newWorld(t *testing.T, edit ...func(*world)) *world {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	_, port, err := net.SplitHostPort(listener.Addr().String())
 	check(t, err)
 	w := &world{dir: t.TempDir(), origin: "http://localhost:" + port, keys: map[string]*securityKey{}}
+	for _, f := range edit {
+		f(w)
+	}
 	entry := w.register(t)
 	w.start(t, entry)
 	w.serve(t, listener)
@@ -82,7 +92,7 @@ func (w *world) register(t *testing.T) keyregistry.SignedDocument {
 	for _, p := range doc.Approvers {
 		signed.Statement.Signatures = append(signed.Statement.Signatures, w.keys[string(p.ID)].sign(t, signed.Statement))
 	}
-	w.root = envelope.DigestOf(signed.Document)
+	w.root, w.doc = envelope.DigestOf(signed.Document), doc
 	return signed
 }
 
@@ -94,7 +104,7 @@ func (w *world) start(t *testing.T, entry keyregistry.SignedDocument) {
 	socket := filepath.Join(w.dir, "guard.sock")
 	listener, err := guard.Listen(socket)
 	check(t, err)
-	w.store, err = storage.OpenSQLite(t.Context(), filepath.Join(w.dir, "kernelgate.db"), time.Now)
+	w.store, err = storage.OpenSQLite(t.Context(), filepath.Join(w.dir, "kernelgate.db"), w.now)
 	check(t, err)
 	w.artifacts, err = artifact.OpenDir(filepath.Join(w.dir, "store"), 64<<20)
 	check(t, err)
@@ -103,7 +113,7 @@ func (w *world) start(t *testing.T, entry keyregistry.SignedDocument) {
 	rules, err := policy.LoadDir(w.policyDir(t))
 	check(t, err)
 	w.engine = workflow.New(workflow.Config{
-		Store: w.store, Artifacts: w.artifacts, Guard: guard.NewClient(socket), Policy: rules, Root: w.root, Instance: "test",
+		Store: w.store, Artifacts: w.artifacts, Guard: guard.NewClient(socket), Policy: rules, Root: w.root, Instance: "test", Canary: w.watch,
 		Deployer: deploy.Set{"web": release}, Logger: slog.New(slog.DiscardHandler),
 		SetEventKey: func(id envelope.ID, s signer.Signer, _ envelope.Envelope) error {
 			w.store.SetEventKey(id, s)
@@ -143,7 +153,7 @@ func (w *world) serve(t *testing.T, listener net.Listener) {
 	check(t, err)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	pad, err := commandpad.New(commandpad.Config{Engine: w.engine, Store: w.store, Artifacts: w.artifacts, Accounts: w.store, Origin: w.origin, Targets: []envelope.ID{"web"},
-		Checks: []commandpad.Check{{Name: "Guard", Run: w.engine.Guard.Probe}}, Clock: time.Now, Logger: log})
+		Checks: []commandpad.Check{{Name: "Guard", Run: w.engine.Guard.Probe}}, Clock: w.now, Logger: log})
 	check(t, err)
 	ok := func(context.Context) error { return nil }
 	calls, err := api.New(api.Config{Engine: &api.Gateway{Workflow: w.engine, Store: w.store}, Artifacts: w.artifacts, Tokens: file, Sessions: pad.Identify,

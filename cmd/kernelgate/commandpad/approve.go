@@ -93,7 +93,7 @@ func (p *Pad) ceremony(r *http.Request, u user) (*approvePage, *keyregistry.Regi
 	if err != nil {
 		return nil, nil, err
 	}
-	reg, err := p.registry(r)
+	reg, err := p.Engine.Registry(r.Context())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -106,23 +106,6 @@ func (p *Pad) ceremony(r *http.Request, u user) (*approvePage, *keyregistry.Regi
 	}
 	text, err := json.Marshal(s, json.Deterministic(true))
 	return &approvePage{upgradePage: page, Ceremony: string(text), BrowserKey: len(s.Keys) > 0}, reg, err
-}
-
-// registry is the document in force.
-func (p *Pad) registry(r *http.Request) (*keyregistry.Registry, error) {
-	var entries []keyregistry.SignedDocument
-	err := p.Store.View(r.Context(), func(reader workflow.Reader) (err error) {
-		entries, err = reader.Registry()
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	regs, err := upgrade.AcceptAll(p.Engine.Root, entries)
-	if err != nil {
-		return nil, err
-	}
-	return regs.Last(), nil
 }
 
 // browserKeys are a person's keys that sign here and are valid now.

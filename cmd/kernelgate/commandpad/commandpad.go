@@ -54,6 +54,7 @@ type Pad struct {
 	mux      *http.ServeMux
 	assets   assets
 	compared *comparisons
+	views    *views
 	secure   bool // the origin is https
 }
 
@@ -64,6 +65,7 @@ func New(c Config) (*Pad, error) {
 		return nil, fmt.Errorf("commandpad: the origin %.100q is not a scheme and a host, such as https://gate.example.org", c.Origin)
 	}
 	p := &Pad{Config: c, secure: origin.Scheme == "https", mux: http.NewServeMux()}
+	p.views = &views{known: map[envelope.UUID]knownView{}}
 	p.compared = &comparisons{artifacts: c.Artifacts, done: map[pair]*changes.Set{}}
 	p.passkeys, err = webauthn.New(&webauthn.Config{RPID: origin.Hostname(), RPDisplayName: "kernelgate", RPOrigins: []string{c.Origin}})
 	if err != nil {
@@ -90,8 +92,12 @@ func (p *Pad) routes() {
 	p.mux.HandleFunc("GET /upgrades/{id}/approve", p.page(p.signedIn(p.approve)))
 	p.mux.HandleFunc("GET /upgrades/{id}/emergency", p.page(p.signedIn(p.emergency)))
 	p.mux.HandleFunc("GET /new", p.page(p.signedIn(p.propose)))
+	p.mux.HandleFunc("POST /new/policy", p.own(p.foresee))
 	p.mux.HandleFunc("GET /rollback", p.page(p.signedIn(p.rollback)))
 	p.mux.HandleFunc("GET /registry", p.page(p.signedIn(p.registryPage)))
+	p.mux.HandleFunc("GET /registry/key", p.page(p.signedIn(p.enrolKey)))
+	p.mux.HandleFunc("GET /registry/sign", p.page(p.signedIn(p.signRegistry)))
+	p.mux.HandleFunc("POST "+reviewPath, p.own(p.reviewRegistry))
 	p.mux.HandleFunc("GET /audit", p.page(p.signedIn(p.audit)))
 	p.mux.HandleFunc("GET /system", p.page(p.signedIn(p.system)))
 	p.mux.HandleFunc("GET /", p.page(func(http.ResponseWriter, *http.Request) error {
@@ -155,6 +161,17 @@ type frame struct {
 	Place string // which entry of the navigation is current
 	Now   envelope.Time
 	Page  any
+	// Emergencies are live without a quorum. Every page shows them.
+	Emergencies []workflow.Upgrade
+}
+
+// emergencies are those that nobody has ratified yet.
+func (p *Pad) emergencies(r *http.Request) (list []workflow.Upgrade, err error) {
+	err = p.Store.View(r.Context(), func(reader workflow.Reader) error {
+		list, _, err = reader.Upgrades(workflow.Page{States: []workflow.State{workflow.StateEmergencyApplied}, Limit: 5})
+		return err
+	})
+	return list, err
 }
 
 func (p *Pad) now() envelope.Time { return envelope.TimeOf(p.Clock()) }

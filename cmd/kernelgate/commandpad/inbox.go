@@ -1,11 +1,14 @@
 package commandpad
 
 import (
+	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
@@ -54,9 +57,12 @@ func (r row) TestsPassed() int {
 }
 
 type inboxPage struct {
-	Search, Target string
-	Sections       []section
-	Older          string // the address of older ones that are done
+	Search, Target, State string
+	Targets               []envelope.ID
+	States                []workflow.State
+	Filtered              bool // by any of the three
+	Sections              []section
+	MoreOpen, Older       string // addresses of what did not fit
 }
 
 type section struct {
@@ -64,25 +70,57 @@ type section struct {
 	Rows        []row
 }
 
+// inbox is the list of upgrades. Its address says what is searched for, and
+// the store searches all of them.
 func (p *Pad) inbox(w http.ResponseWriter, r *http.Request, u user) error {
 	query := r.URL.Query()
-	page := inboxPage{Search: query.Get("q"), Target: query.Get("target")}
-	open, _, err := p.rows(r, workflow.Page{States: underWay, Target: envelope.ID(page.Target), Limit: perList}, u)
+	page := inboxPage{Search: clipped(query.Get("q")), Target: clipped(query.Get("target")), State: clipped(query.Get("state")),
+		Targets: p.Targets, States: append(slices.Clone(underWay), over...)}
+	page.Filtered = page.Search != "" || page.Target != "" || page.State != ""
+	ask := workflow.Page{Target: envelope.ID(page.Target), Search: page.Search, Limit: perList}
+	open, moreOpen, err := p.listed(r, ask, underWay, query.Get("open"), page.State, u)
 	if err != nil {
 		return err
 	}
-	done, next, err := p.rows(r, workflow.Page{States: over, Target: envelope.ID(page.Target), Limit: perList, Cursor: query.Get("after")}, u)
+	done, older, err := p.listed(r, ask, over, query.Get("after"), page.State, u)
 	if err != nil {
 		return err
 	}
-	if next != "" {
-		query.Set("after", next)
-		page.Older = "/?" + query.Encode()
-	}
-	page.Sections = sort(slices.DeleteFunc(append(open, done...), func(r row) bool { return !r.matches(page.Search) }))
+	page.MoreOpen, page.Older = onward(query, "open", moreOpen), onward(query, "after", older)
+	page.Sections = sort(append(open, done...))
 	p.render(w, r, http.StatusOK, "inbox", frame{Title: "Upgrades", User: u, Place: "inbox", Page: page})
 	return nil
 }
+
+// listed are the rows in some states; in one of them alone where the reader
+// asks for it.
+func (p *Pad) listed(r *http.Request, ask workflow.Page, states []workflow.State, cursor, only string, u user) ([]row, string, error) {
+	ask.States, ask.Cursor = states, clipped(cursor)
+	if only != "" {
+		ask.States = []workflow.State{workflow.State(only)}
+		if !slices.Contains(states, ask.States[0]) {
+			return nil, "", nil
+		}
+	}
+	rows, next, err := p.rows(r, ask, u)
+	if ask.Cursor != "" && failure.ClassOf(err) == failure.FieldInvalid {
+		return nil, "", workflow.ErrNotFound // an address that no page gave
+	}
+	return rows, next, err
+}
+
+// onward is this page's address with a cursor; "" where there is none.
+func onward(query url.Values, name, cursor string) string {
+	if cursor == "" {
+		return ""
+	}
+	query = maps.Clone(query)
+	query.Set(name, cursor)
+	return "/?" + query.Encode()
+}
+
+// clipped bounds what a reader searches for.
+func clipped(text string) string { return text[:min(len(text), 200)] }
 
 // sort puts each row where it belongs; each section says what its emptiness means.
 func sort(rows []row) []section {
@@ -107,29 +145,8 @@ func sort(rows []row) []section {
 	return sections
 }
 
-func (p *Pad) rows(r *http.Request, page workflow.Page, u user) (rows []row, next string, err error) {
-	var list []workflow.Upgrade
-	err = p.Store.View(r.Context(), func(reader workflow.Reader) error {
-		list, next, err = reader.Upgrades(page)
-		return err
-	})
-	for _, up := range list {
-		view, viewErr := p.Engine.Upgrade(r.Context(), up.ID)
-		if viewErr != nil {
-			return nil, "", viewErr
-		}
-		rows = append(rows, rowOf(view, u))
-	}
-	return rows, next, err
-}
-
 func rowOf(v workflow.View, u user) row {
 	return row{View: v, Intent: firstLine(v.Manifest.Rationale), Blocks: blockedBy(v), Yours: waitsFor(v, u)}
-}
-
-func (r row) matches(search string) bool {
-	text := strings.ToLower(strings.Join([]string{r.Intent, string(r.Upgrade.ID), string(r.Upgrade.Target), string(r.Upgrade.ProposedBy)}, " "))
-	return strings.Contains(text, strings.ToLower(search))
 }
 
 func firstLine(text string) string {
@@ -140,7 +157,7 @@ func firstLine(text string) string {
 // blockedBy names the rule or the test that holds an open upgrade up.
 func blockedBy(v workflow.View) string {
 	if v.Policy != nil && !v.Policy.Allow && len(v.Policy.Violations) > 0 {
-		return "policy rule " + v.Policy.Violations[0].Rule
+		return "rule " + v.Policy.Violations[0].Rule
 	}
 	if v.Upgrade.State == workflow.StatePaused && len(v.UnmetTests) > 0 {
 		return "test " + v.UnmetTests[0] + " has not passed"

@@ -23,6 +23,9 @@ const maxCeremony = 64 << 10
 // errRefused is shown as it is; what was wrong in detail helps only attackers.
 var errRefused = errors.New("that did not work")
 
+// errUnclear is a call whose content makes no sense.
+var errUnclear = errors.New("not filled in")
+
 // own answers calls of these very pages in JSON.
 func (p *Pad) own(h func(http.ResponseWriter, *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -31,15 +34,27 @@ func (p *Pad) own(h func(http.ResponseWriter, *http.Request) (any, error)) http.
 			http.Error(w, "This call is for CommandPad's own pages.", http.StatusForbidden)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxCeremony)
+		limit := int64(maxCeremony)
+		if r.URL.Path == reviewPath {
+			limit = maxProposed
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		answer, err := h(w, r)
 		if errors.Is(err, errRefused) || errors.Is(err, errSignIn) || errors.Is(err, workflow.ErrNotFound) {
-			p.Logger.WarnContext(r.Context(), "a sign-in was refused", "path", r.URL.Path, "err", err)
+			p.Logger.WarnContext(r.Context(), "a call was refused", "path", r.URL.Path, "err", err)
 			http.Error(w, "That did not work. Start again; if it stays so, ask an operator for a new link.", http.StatusUnauthorized)
 			return
 		}
+		if errors.Is(err, errUnclear) {
+			text := "This is not filled in as it must be yet."
+			if said := unclear(""); errors.As(err, &said) {
+				text = string(said)
+			}
+			http.Error(w, text, http.StatusBadRequest)
+			return
+		}
 		if err != nil {
-			p.Logger.ErrorContext(r.Context(), "a sign-in failed", "path", r.URL.Path, "err", err)
+			p.Logger.ErrorContext(r.Context(), "a call failed", "path", r.URL.Path, "err", err)
 			http.Error(w, "The gateway could not answer; its log says why.", http.StatusInternalServerError)
 			return
 		}

@@ -1,7 +1,9 @@
 package commandpad
 
 import (
+	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -51,7 +53,7 @@ func (p *Pad) rollback(w http.ResponseWriter, r *http.Request, u user) error {
 }
 
 func (p *Pad) proposal(w http.ResponseWriter, r *http.Request, u user, of *workflow.View) error {
-	reg, err := p.registry(r)
+	reg, err := p.Engine.Registry(r.Context())
 	if err != nil {
 		return err
 	}
@@ -74,7 +76,7 @@ func (p *Pad) proposal(w http.ResponseWriter, r *http.Request, u user, of *workf
 	if of != nil {
 		data.Rollback, title = &of.Manifest, "Take back: "+firstLine(of.Manifest.Rationale)
 	}
-	page.Why = whyNotPropose(reg, data)
+	page.Why = whyNotPropose(reg, u, data)
 	text, err := json.Marshal(data, json.Deterministic(true))
 	page.Proposal = string(text)
 	if err != nil {
@@ -84,12 +86,38 @@ func (p *Pad) proposal(w http.ResponseWriter, r *http.Request, u user, of *workf
 	return nil
 }
 
-func whyNotPropose(reg *keyregistry.Registry, data proposal) string {
+// foresee is what the policy would say about a manifest. Nothing is stored.
+func (p *Pad) foresee(_ http.ResponseWriter, r *http.Request) (any, error) {
+	if _, err := p.user(r); err != nil {
+		return nil, err
+	}
+	var m upgrade.Manifest
+	if err := json.UnmarshalRead(r.Body, &m, json.RejectUnknownMembers(true)); err != nil {
+		return nil, errors.Join(errUnclear, err)
+	}
+	if !slices.Contains(p.Targets, m.Target.Name) {
+		return nil, errUnclear
+	}
+	d, err := p.Engine.Preview(r.Context(), m)
+	if err != nil {
+		return nil, err
+	}
+	return foreseen{d.Allow, d.Violations}, nil
+}
+
+type foreseen struct {
+	Allow      bool                `json:"allow"`
+	Violations []upgrade.Violation `json:"violations"`
+}
+
+func whyNotPropose(reg *keyregistry.Registry, u user, data proposal) string {
 	_, may := reg.Approver(data.Person)
 	for _, q := range reg.Document().Requestors {
 		may = may || q.ID == data.Person
 	}
 	switch {
+	case u.Role != roleApprover && u.Role != roleRequestor && u.Role != roleOperator:
+		return "You are signed in with the role " + u.Role + ", which only reads."
 	case !may:
 		return "Only approvers and requestors of the registry can propose."
 	case len(data.Keys) == 0:

@@ -23,7 +23,7 @@ func parsePages(a assets) (map[string]*template.Template, error) {
 	dir := subFiles("templates")
 	functions := template.FuncMap{
 		"asset": a.url, "state": stateName, "tone": stateTone, "ago": ago, "left": left, "short": short, "lower": strings.ToLower,
-		"bytes": byteSize, "seat": seatName, "event": eventName, "money": money, "item": newItem, "mark": markName, "days": span, "eventTypes": eventTypes, "deref": func(t *envelope.Time) envelope.Time { return *t },
+		"bytes": byteSize, "seat": seatName, "origin": originName, "event": eventName, "money": money, "item": newItem, "mark": markName, "days": span, "eventTypes": eventTypes, "deref": func(t *envelope.Time) envelope.Time { return *t },
 		"sub": func(a, b int64) int64 { return a - b },
 	}
 	base, err := template.New("base").Funcs(functions).ParseFS(dir, "base.html", "part-*.html")
@@ -49,6 +49,12 @@ func parsePages(a assets) (map[string]*template.Template, error) {
 // render writes a page whole or, where its template fails, not at all.
 func (p *Pad) render(w http.ResponseWriter, r *http.Request, status int, name string, f frame) {
 	f.Now = p.now()
+	if f.User.Person != "" {
+		var err error
+		if f.Emergencies, err = p.emergencies(r); err != nil {
+			p.Logger.ErrorContext(r.Context(), "emergencies could not be looked up", "err", err)
+		}
+	}
 	var out bytes.Buffer
 	if err := p.pages[name].ExecuteTemplate(&out, "base", f); err != nil {
 		p.Logger.ErrorContext(r.Context(), "a template failed", "page", name, "err", err)

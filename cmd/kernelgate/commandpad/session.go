@@ -18,6 +18,14 @@ const (
 	maxSecret    = 100 // bytes of a cookie that is looked up
 )
 
+// The roles that these pages ask for; the API's are the same.
+const (
+	roleApprover  = "approver"
+	roleRequestor = "requestor"
+	roleOperator  = "operator"
+	roleAuditor   = "auditor"
+)
+
 // user is who is signed in; the zero value is nobody.
 type user struct {
 	Person envelope.ID `json:"person"`

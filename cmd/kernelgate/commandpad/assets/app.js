@@ -1,7 +1,6 @@
 // CommandPad's behaviour: sign in, move by keys, follow the log, sign records.
 // Nothing here decides anything: the gateway and the guard verify what is sent.
 "use strict";
-document.body.classList.replace("nojs", "js");
 
 // HTML comes from this origin's own pages alone, and only through this policy.
 const trusted = self.trustedTypes ? trustedTypes.createPolicy("kernelgate", { createHTML: (text) => text }) : { createHTML: (text) => text };
@@ -33,18 +32,26 @@ function concat(...parts) {
 // preAuth is DSSE's pre-authentication encoding (PROTOCOL section 3).
 const preAuth = (type, payload) => concat(utf8.encode(`DSSEv1 ${utf8.encode(type).length} ${type} ${payload.length} `), payload);
 
+// assertion is a security key's signature object over a payload.
+async function assertion(type, payload, key) {
+  const got = await navigator.credentials.get({ publicKey: {
+    challenge: await crypto.subtle.digest("SHA-256", preAuth(type, payload)), rpId: key.rpId, userVerification: "required", timeout: 120000,
+    allowCredentials: [{ type: "public-key", id: fromBase64(key.credentialId) }],
+  } });
+  const { authenticatorData, clientDataJSON, signature } = got.response;
+  const flags = new Uint8Array(authenticatorData)[32];
+  if (flags & 0x18) throw new Error("This key is synced between devices, or may be, so its signature counts nowhere. Nothing was sent.");
+  return { keyid: key.keyId, sig: toBase64(signature), webauthn: { authenticatorData: toBase64(authenticatorData), clientDataJSON: toBase64(clientDataJSON) } };
+}
+
 // sign has the security key sign a record, and returns its envelope.
 async function sign(kind, record, key) {
   const payload = utf8.encode(canonical({ ...record, keyId: key.keyId }));
   const type = `application/vnd.kernelgate.${kind}.v1+json`;
-  const assertion = await navigator.credentials.get({ publicKey: {
-    challenge: await crypto.subtle.digest("SHA-256", preAuth(type, payload)), rpId: key.rpId, userVerification: "required", timeout: 120000,
-    allowCredentials: [{ type: "public-key", id: fromBase64(key.credentialId) }],
-  } });
-  const { authenticatorData, clientDataJSON, signature } = assertion.response;
-  return { payload: toBase64(payload), payloadType: type, signatures: [{ keyid: key.keyId, sig: toBase64(signature),
-    webauthn: { authenticatorData: toBase64(authenticatorData), clientDataJSON: toBase64(clientDataJSON) } }] };
+  return { payload: toBase64(payload), payloadType: type, signatures: [await assertion(type, payload, key)] };
 }
+
+const sessionOver = "Your session is over. Sign in again and come back; nothing was sent.";
 
 // call is one call of the gateway. Its problems say what to do, so they are shown as they are.
 async function call(method, path, body, type = "application/json") {
@@ -52,6 +59,7 @@ async function call(method, path, body, type = "application/json") {
     body: body === undefined || typeof body === "string" || body instanceof Blob ? body : JSON.stringify(body) });
   const text = await answer.text();
   if (answer.ok) return text === "" ? null : JSON.parse(text);
+  if (answer.status === 401 && path.startsWith("/v1/")) throw new Error(sessionOver);
   let problem = { detail: text };
   try { problem = JSON.parse(text); } catch { /* it was plain text */ }
   throw new Error(problem.detail || problem.title || `The gateway answered ${answer.status}.`);
@@ -73,10 +81,11 @@ async function attempt(button, work) {
   } finally { button.disabled = false; }
 }
 
-// here is where to go after signing in: a path of this origin, or the inbox.
+// here is where to go after signing in: a page of this origin, or the inbox. It
+// is a whole address: a path alone may begin with //, and lead to another host.
 function here() {
   const next = new URL(new URLSearchParams(location.search).get("next") || "/", location.origin);
-  return next.origin === location.origin ? next.pathname + next.search : "/";
+  return next.origin === location.origin && next.protocol === location.protocol ? next.href : "/";
 }
 
 const actions = {
@@ -98,6 +107,11 @@ const actions = {
     await call("POST", "/enrolment/finish", made.toJSON());
     location.assign("/");
   },
+  async copy(button) {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  },
   async "request-approvals"(button) {
     await call("POST", `/v1/upgrades/${button.dataset.id}/approval-request`, {});
     await refresh();
@@ -105,8 +119,8 @@ const actions = {
 };
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-do]");
-  const action = button && actions[button.dataset.do];
+  const button = event.target.closest("[data-do], [data-copy]");
+  const action = button && actions[button.dataset.do || "copy"];
   if (action) attempt(button, () => action(button));
 });
 
@@ -114,14 +128,26 @@ document.addEventListener("click", (event) => {
 // filling in: nothing moves under a pointer that is about to sign.
 async function refresh() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (!answer.ok || answer.redirected) return;
-  const fresh = parsePage(await answer.text()).querySelector("main");
+  if (answer.redirected) { location.reload(); return; } // the session is over
+  if (!answer.ok) return;
+  const page = parsePage(await answer.text());
+  replace(document.getElementById("alarm"), page.getElementById("alarm"));
   const main = document.querySelector("main");
-  if (!fresh || main.querySelector("form[data-sign], form[data-propose]")) { warnChanged(fresh); return; }
-  const focused = document.activeElement && document.activeElement.id;
-  main.replaceChildren(...fresh.childNodes);
-  localTimes(main);
-  if (focused) document.getElementById(focused)?.focus();
+  if (main.querySelector("form[data-sign], form[data-propose], form[data-enrol-key], form[data-review]")) { warnChanged(page); return; }
+  replace(main, page.querySelector("main"));
+}
+
+// replace puts newer content in an element's place. What the user had opened
+// stays open, and the focus where it was.
+function replace(element, newer) {
+  if (!element || !newer || element.innerHTML === newer.innerHTML) return;
+  const places = "a[href], button, summary, [tabindex], input, select";
+  const focused = [...element.querySelectorAll(places)].indexOf(document.activeElement);
+  const opened = [...element.querySelectorAll("details")].map((details) => details.open);
+  element.replaceChildren(...newer.childNodes);
+  localTimes(element);
+  element.querySelectorAll("details").forEach((details, i) => { if (i in opened) details.open = opened[i]; });
+  if (focused >= 0) element.querySelectorAll(places)[focused]?.focus({ preventScroll: true });
 }
 
 // follow listens to the log; a burst of events is one refresh.
@@ -138,20 +164,31 @@ function follow() {
 // localTimes shows times as the reader's clock has them; UTC stays in the title.
 function localTimes(within) {
   for (const time of within.querySelectorAll("time[datetime]"))
-    time.textContent = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    if (!("countdown" in time.dataset)) time.textContent = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  countDown();
+}
+
+// countDown says how long emergencies still have, to the second.
+function countDown() {
+  for (const time of document.querySelectorAll("[data-countdown]")) {
+    const left = Math.max(0, Math.floor((new Date(time.dateTime) - Date.now()) / 1000));
+    const two = (n) => String(n).padStart(2, "0");
+    time.textContent = left === 0 ? "no time: it is over" : `${Math.floor(left / 3600)} h ${two(Math.floor(left / 60) % 60)} min ${two(left % 60)} s`;
+  }
 }
 
 // warnChanged voids a ceremony when what it is about has changed, and says what.
 function warnChanged(fresh) {
-  const form = document.querySelector("form[data-sign]");
-  const newer = fresh && fresh.querySelector("form[data-sign]");
+  const forms = document.querySelectorAll("form[data-sign]");
+  const form = forms[0];
   if (!form) return false;
+  const newer = fresh && fresh.querySelector("form[data-sign]");
   const before = JSON.parse(form.dataset.sign);
   const after = newer ? JSON.parse(newer.dataset.sign) : {};
   const changed = Object.keys(before.watch).filter((name) => JSON.stringify(before.watch[name]) !== JSON.stringify(after.watch?.[name]));
   if (changed.length === 0) return false;
-  form.querySelector("fieldset").disabled = true;
-  say(form, `While this page was open, something changed: ${changed.join(", ")}. Nothing was signed. Load the page again and read what is new.`, true);
+  for (const each of forms) each.querySelector("fieldset").disabled = true;
+  say(form, `While this page was open, this changed: ${changed.join(", ")}. Nothing was signed. Load the page again and read what is new.`, true);
   return true;
 }
 
@@ -175,8 +212,9 @@ async function decide(form, kind, button) {
     if (typed !== await fingerprint(about, list))
       throw new Error("These are not the six words of this change. Compute them again on the other machine; if they still differ, do not sign.");
   }
-  const page = parsePage(await (await fetch(location.href)).text());
-  if (warnChanged(page)) return;
+  const answer = await fetch(location.href);
+  if (answer.redirected) throw new Error(sessionOver);
+  if (warnChanged(parsePage(await answer.text()))) return;
   const now = new Date().toISOString().slice(0, 19) + "Z";
   const common = { kernelId: about.kernelId, upgradeId: about.upgradeId, manifestDigest: about.manifestDigest, registryDigest: about.registryDigest };
   const records = {
@@ -209,7 +247,6 @@ function upload(file, expected, bar) {
     const request = new XMLHttpRequest();
     request.open("PUT", `/v1/artifacts?digest=${encodeURIComponent(expected)}`);
     request.setRequestHeader("Content-Type", "application/octet-stream");
-    bar.classList.remove("hidden");
     request.upload.onprogress = (event) => { bar.value = event.loaded / event.total; };
     request.onload = () => {
       const answer = JSON.parse(request.responseText || "{}");
@@ -220,32 +257,75 @@ function upload(file, expected, bar) {
   });
 }
 
-// propose makes, signs and sends a manifest: a new upgrade, or a rollback.
-async function propose(form, button) {
-  const about = JSON.parse(form.dataset.propose);
+// draft is the manifest that the form describes, but for what is signed.
+function draft(form, about, patchHash) {
   const value = (name) => (form.elements[name]?.value || "").trim();
+  const amount = value("amount");
   const manifest = { kernelId: about.kernelId, upgradeId: crypto.randomUUID(), proposedBy: about.person,
-    impact: { components: listed(value("components")), downtime: value("downtime") },
+    impact: { components: listed(value("components")), downtime: value("downtime"),
+      ...(amount && { cost: { minorUnits: Math.round(Number(amount) * 100), currency: value("currency").toUpperCase() } }) },
     preconditions: { approvals: 3, tests: listed(value("tests")) }, timestamp: new Date().toISOString().slice(0, 19) + "Z" };
   if (about.rollback) {
     const old = about.rollback;
     Object.assign(manifest, { type: "rollback", target: old.target, baseRevision: old.patchHash, patchHash: old.baseRevision,
       rationale: "Take back: " + old.rationale.split("\n")[0], rollback: { upgradeId: old.upgradeId, reason: value("reason") } });
   } else {
-    const file = form.elements.artifact.files[0];
-    say(button, "Hashing the artifact.");
-    const hash = await digest(await file.arrayBuffer());
-    say(button, "Uploading it.");
-    await upload(file, hash, form.querySelector("progress"));
     const target = about.targets.find((t) => t.name === value("target"));
     const source = value("commit") ? { repository: value("repository"), path: value("path") || ".", commit: value("commit") } : { manifestId: value("repository") };
-    Object.assign(manifest, { type: value("type"), target: { name: target.name, ...source }, baseRevision: target.live, patchHash: hash, rationale: value("rationale") });
+    Object.assign(manifest, { type: value("type"), target: { name: target.name, ...source }, baseRevision: target.live, patchHash, rationale: value("rationale") });
   }
+  return manifest;
+}
+
+// store has the gateway keep the artifact, and compares what both have hashed.
+async function store(form, button) {
+  const file = form.elements.artifact.files[0];
+  say(button, "Hashing the artifact.");
+  const hash = await digest(await file.arrayBuffer());
+  form.querySelector("[data-hash]").textContent = hash;
+  say(button, "Uploading it.");
+  const kept = await upload(file, hash, form.querySelector("progress"));
+  if (kept.digest !== hash) throw new Error(`The gateway hashed ${kept.digest}, this browser ${hash}. Nothing was proposed; upload it again.`);
+  return hash;
+}
+
+// propose makes, signs and sends a manifest: a new upgrade, or a rollback.
+async function propose(form, button) {
+  const about = JSON.parse(form.dataset.propose);
+  const manifest = draft(form, about, about.rollback ? null : await store(form, button));
   say(button, "Touch your key.");
   const envelope = await sign("upgrade-manifest", manifest, about.keys[0]);
   await call("POST", "/v1/records", envelope);
   location.assign(`/upgrades/${manifest.upgradeId}`);
 }
+
+// foresee shows what the policy would say, before anything is signed.
+async function foresee(form) {
+  const about = JSON.parse(form.dataset.propose);
+  const place = form.querySelector("[data-verdict]");
+  if (!place || form.querySelector("fieldset").disabled) return;
+  const required = [...form.elements].filter((e) => e.required && e.name !== "artifact" && !e.value.trim());
+  if (required.length > 0) { verdict(place, "quiet", "The policy is asked as soon as the fields are filled in."); return; }
+  try {
+    const d = await call("POST", "/new/policy", draft(form, about, "sha256:" + "0".repeat(64)));
+    if (d.allow) verdict(place, "good", "The policy would allow it.", d.violations);
+    else verdict(place, "bad", "The policy would deny it. You may propose it all the same, but nobody could approve it as it is.", d.violations);
+  } catch (error) { verdict(place, "warn", error.message); }
+}
+
+function verdict(place, tone, text, violations = []) {
+  const line = (name, words) => Object.assign(document.createElement(name), { textContent: words });
+  place.className = "note " + tone;
+  place.replaceChildren(line("p", text), ...violations.map((v) => line("p", `${v.rule}: ${v.message}`)));
+}
+
+let foreseeing = 0;
+document.addEventListener("input", (event) => {
+  const form = event.target.closest("form[data-propose]");
+  if (!form) return;
+  clearTimeout(foreseeing);
+  foreseeing = setTimeout(() => foresee(form), 400);
+});
 
 document.addEventListener("submit", (event) => {
   const form = event.target.closest("form[data-propose]");
@@ -256,16 +336,26 @@ document.addEventListener("submit", (event) => {
 
 // Keys: j and k move through rows, Enter opens (it is a link), / searches, ? helps.
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select") || document.querySelector("dialog[open]")) return;
   const rows = [...document.querySelectorAll("[data-row]")];
   const at = rows.indexOf(document.activeElement);
   if (event.key === "j") rows[Math.min(at + 1, rows.length - 1)]?.focus();
   else if (event.key === "k") rows[Math.max(at - 1, 0)]?.focus();
   else if (event.key === "/") document.querySelector("input[type=search]")?.focus();
+  else if (event.key === "g") location.assign("/");
   else if (event.key === "?") document.getElementById("keys")?.showModal();
   else return;
   event.preventDefault();
 });
 
+// What is folded is printed too.
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const details of folded) details.open = true;
+});
+addEventListener("afterprint", () => { for (const details of folded) details.open = false; });
+
 localTimes(document);
+setInterval(countDown, 1000);
 follow();
