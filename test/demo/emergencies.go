@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -111,8 +112,22 @@ func (d *demo) unratified(ctx context.Context, base *proposal) error {
 	return d.prove(ctx, undo)
 }
 
-// kernels is the newest upgrade, which must be the Kernel's own rollback.
+// kernels waits for a rollback by the Kernel itself, as the newest upgrade.
 func (d *demo) kernels(ctx context.Context, name, artifact string) (*proposal, error) {
+	var p *proposal
+	var failed error
+	err := d.until(ctx, "the Kernel's "+name, func() bool {
+		p, failed = d.newestIfKernels(ctx)
+		return failed != nil || p != nil
+	})
+	if err = errors.Join(failed, err); err != nil {
+		return nil, err
+	}
+	p.name, p.artifact = name, artifact
+	return p, nil
+}
+
+func (d *demo) newestIfKernels(ctx context.Context) (*proposal, error) {
 	out, err := d.quietly(ctx, "ops", "upgrade", "list", "--target", "web", "--limit", "1")
 	if err != nil {
 		return nil, err
@@ -127,8 +142,10 @@ func (d *demo) kernels(ctx context.Context, name, artifact string) (*proposal, e
 	if err := json.Unmarshal(out, &list); err != nil {
 		return nil, err
 	}
-	if len(list.Upgrades) != 1 || list.Upgrades[0].ProposedBy != "kernel" || list.Upgrades[0].Type != "rollback" {
-		return nil, fmt.Errorf("the newest upgrade is no rollback by the Kernel: %s", out)
+	for _, u := range list.Upgrades {
+		if u.ProposedBy == "kernel" && u.Type == "rollback" {
+			return &proposal{id: u.ID}, nil
+		}
 	}
-	return &proposal{name: name, id: list.Upgrades[0].ID, artifact: artifact}, nil
+	return nil, nil
 }

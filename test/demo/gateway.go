@@ -32,16 +32,44 @@ type demo struct {
 	temp     string // removed at the end
 }
 
-// start begins the Kernel, starts the gateway, and a web server behind what is live.
+// start begins the Kernel, and starts a web server behind what is live and the gateway.
 func (d *demo) start(ctx context.Context) error {
 	step("3. The gateway. It starts the guard, the one process that can use the Kernel's keys.")
+	if err := d.startSite(); err != nil {
+		return err
+	}
+	if err := d.configure(); err != nil {
+		return err
+	}
+	if _, err := d.run(ctx, nil, "kernelgate", "init", "--config", d.path("kernelgate.yaml"), "--root", d.root, "--registry", d.path("registry.json")); err != nil {
+		return err
+	}
+	say("kernelgate init: the guard has judged the registry by the root, and the audit log has begun.")
+	if err := d.makeTokens(ctx); err != nil {
+		return err
+	}
+	if err := d.startGateway(ctx); err != nil {
+		return err
+	}
+	say("The gateway serves at %s. It changes a web page, which you see at %s.", d.url, d.siteURL)
+	say("Here gateway, guard and people share one user and one machine. In production the guard has its own user or host, and people's " +
+		"keys are in hardware tokens or in a cloud's KMS.")
+	return nil
+}
+
+// configure writes the gateway's configuration.
+func (d *demo) configure() error {
 	socket, err := d.socket()
+	if err != nil {
+		return err
+	}
+	port, err := freePort()
 	if err != nil {
 		return err
 	}
 	config := fmt.Sprintf(`# The demo's gateway; docs/configuration.md says what else there is.
 root: %s
-listen: 127.0.0.1:0
+listen: 127.0.0.1:%d
 guard:
   recordsKey: %q
   auditKey: %q
@@ -51,21 +79,19 @@ targets:
     release:
       dir: web
       keep: 3
-`, d.root, d.keys["kernel-records"], d.keys["kernel-audit"], socket)
-	if err := d.leave("kernelgate.yaml", []byte(config), 0o600); err != nil {
-		return err
+%s`, d.root, port, d.keys["kernel-records"], d.keys["kernel-audit"], socket, d.canaryConfig())
+	return d.leave("kernelgate.yaml", []byte(config), 0o600)
+}
+
+// freePort is one for the gateway, whose configuration must name it: passkeys
+// are bound to it. From 8420 on, where no system takes ports by itself.
+func freePort() (int, error) {
+	for port := 8420; port < 8520; port++ {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	if _, err := d.run(ctx, nil, "kernelgate", "init", "--config", d.path("kernelgate.yaml"), "--root", d.root, "--registry", d.path("registry.json")); err != nil {
-		return err
-	}
-	say("kernelgate init: the guard has judged the registry by the root; the log has begun.")
-	if err := d.makeTokens(ctx); err != nil {
-		return err
-	}
-	if err := d.startGateway(ctx); err != nil {
-		return err
-	}
-	return d.startSite()
+	return 0, errors.New("every port from 8420 to 8519 is taken")
 }
 
 // socket is the guard's, elsewhere where the demo's directory is too deep for
@@ -182,7 +208,6 @@ func (d *demo) startSite() error {
 		files.ServeHTTP(w, r)
 	})}
 	go func() { _ = d.site.Serve(l) }() // until stop
-	say("The gateway: %s. The web page behind the target: %s.", d.url, d.siteURL)
 	return nil
 }
 

@@ -2,7 +2,7 @@
 // SoftHSM2 tokens and kgctl, a gateway with its guard as processes of their
 // own, a web page that changes. It plays a baseline, an upgrade that three people
 // approve, one that is rejected, one whose forged approval is refused, and a
-// rollback; an emergency that is ratified, one that the Kernel takes back, and a
+// rollback; one whose canary fails, an emergency that is ratified, one that the Kernel takes back, and a
 // new registry while an upgrade is pending. It ends with 0 only if all of it held.
 package main
 
@@ -60,7 +60,9 @@ func play(ctx context.Context, o options) (err error) {
 	}
 	say("All of it held. The directory %s has the pinned root, the bundles, the artifacts, the exported audit log and gateway.log.", o.dir)
 	if o.keep {
-		d.invite(o)
+		if err := d.invite(ctx, o); err != nil {
+			return err
+		}
 		<-ctx.Done()
 	}
 	return nil

@@ -34,7 +34,7 @@ func TestPlay(t *testing.T) {
 	// Too deep for a socket.
 	o := options{dir: filepath.Join(t.TempDir(), strings.Repeat("deep", 20), "demo"), bin: build(t)}
 	names := []string{"root.txt", "kept-checkpoint.txt", "audit.jsonl", "artifacts/upgrade-42.tar.gz"}
-	for _, bundle := range []string{"baseline", "upgrade-42", "rollback-of-42", "upgrade-46", "upgrade-47", "rollback-of-47", "upgrade-48"} {
+	for _, bundle := range []string{"baseline", "upgrade-42", "rollback-of-42", "upgrade-45", "rollback-of-45", "upgrade-46", "upgrade-47", "rollback-of-47", "upgrade-48"} {
 		names = append(names, "bundles/"+bundle+".bundle.json")
 	}
 	for range 2 {

@@ -12,13 +12,17 @@ import (
 	"strings"
 )
 
-// archive is a tar.gz of a small web page.
-func archive(title string) ([]byte, error) {
+// archive is a tar.gz of a small web page, with the style sheet that it names or without.
+func archive(title string, styled bool) ([]byte, error) {
 	page := fmt.Sprintf("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%[1]s</title>\n<link rel=\"stylesheet\" href=\"style.css\"><h1>%[1]s</h1></html>\n", html.EscapeString(title))
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
 	w := tar.NewWriter(z)
-	for _, file := range [][2]string{{"index.html", page}, {"style.css", "h1 { font-family: sans-serif }\n"}} {
+	files := [][2]string{{"index.html", page}}
+	if styled {
+		files = append(files, [2]string{"style.css", "h1 { font-family: sans-serif }\n"})
+	}
+	for _, file := range files {
 		if err := w.WriteHeader(&tar.Header{Name: file[0], Mode: 0o644, Size: int64(len(file[1]))}); err != nil {
 			return nil, err
 		}

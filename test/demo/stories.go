@@ -24,7 +24,9 @@ func (d *demo) stories(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_ = base
+	if err := d.broken(ctx, base); err != nil {
+		return err
+	}
 	ratified, err := d.ratified(ctx)
 	if err != nil {
 		return err
@@ -77,7 +79,11 @@ func (d *demo) ordinary(ctx context.Context) (*proposal, error) {
 
 // propose has the technical lead sign and submit an upgrade to a new page.
 func (d *demo) propose(ctx context.Context, name, title, why string, more ...string) (*proposal, error) {
-	data, err := archive(title)
+	return d.proposeArchive(ctx, name, title, why, true, more...)
+}
+
+func (d *demo) proposeArchive(ctx context.Context, name, title, why string, styled bool, more ...string) (*proposal, error) {
+	data, err := archive(title, styled)
 	if err != nil {
 		return nil, err
 	}
