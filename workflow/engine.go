@@ -53,15 +53,15 @@ type Engine struct {
 	keyMu    sync.RWMutex // held for writing while the event key changes
 	keyUntil envelope.Time
 
-	sealMu sync.Mutex
+	sealing *shared
+	grown   chan struct{} // has a value when the log may have grown
 
-	witnessMu sync.Mutex
+	cosigning *shared
 	sealed    chan struct{} // has a value when there is a new checkpoint
 
 	// Run's alone.
 	healedAt   envelope.Time
 	comparedAt envelope.Time
-	sealAfter  time.Time
 	troubles   struct{ round, heal, seal complaint }
 
 	mu       sync.Mutex
@@ -80,7 +80,8 @@ func New(c Config) *Engine {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	e := &Engine{Config: c, wake: make(chan struct{}, 1), sealed: make(chan struct{}, 1), inFlight: map[envelope.UUID]*Upgrade{}, attempts: map[envelope.UUID]int{}}
+	e := &Engine{Config: c, wake: make(chan struct{}, 1), sealed: make(chan struct{}, 1), grown: make(chan struct{}, 1), sealing: newShared(), cosigning: newShared(),
+		inFlight: map[envelope.UUID]*Upgrade{}, attempts: map[envelope.UUID]int{}}
 	e.troubles.round.what, e.troubles.heal.what, e.troubles.seal.what = "the engine could not go on", "what the guard accepted could not be taken over", "the log could not be sealed"
 	return e
 }
@@ -95,15 +96,12 @@ func (e *Engine) update(ctx context.Context, f func(Tx) error) error {
 	}
 	e.keyMu.RLock()
 	defer e.keyMu.RUnlock()
-	return e.Store.Update(ctx, f)
+	err := e.Store.Update(ctx, f)
+	signal(e.grown)
+	return err
 }
 
-func (e *Engine) poke() {
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-}
+func (e *Engine) poke() { signal(e.wake) }
 
 // registries is the accepted chain, verified again only where it grew.
 func (e *Engine) registries(r Reader) (upgrade.Registries, error) {
@@ -184,6 +182,7 @@ func (e *Engine) delegate(ctx context.Context, kernelID envelope.ID, more func(T
 	})
 	if err == nil {
 		e.keyUntil = until
+		signal(e.grown)
 	}
 	return err
 }

@@ -10,7 +10,10 @@ import (
 func (e *Engine) Drive(ctx context.Context) error {
 	var steps sync.WaitGroup
 	defer steps.Wait()
-	return e.round(ctx, &steps)
+	if err := e.round(ctx, &steps); err != nil {
+		return err
+	}
+	return e.seal(ctx)
 }
 
 // GiveUpClaims is what Run does first.

@@ -3,23 +3,19 @@ package workflow
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
-	"github.com/kernelgate/kernelgate/signer/failure"
-	"github.com/kernelgate/kernelgate/storage/auditlog"
 )
 
 const (
-	tick         = 50 * time.Millisecond // checkpoints are grouped: at most one a tick
+	tick         = 50 * time.Millisecond // how often due rows are looked for
 	dueLimit     = 64
 	keyMargin    = 3600 // seconds before its end that an event key is replaced
 	maxBackoff   = 30   // seconds
 	callDeadline = 30 * time.Second
-	claimSeconds = 60 // that a claim on a row holds
-	sealRetry    = time.Second
+	claimSeconds = 60               // that a claim on a row holds
 	renewEvery   = 20 * time.Second // while a step runs
 	healEvery    = 60               // seconds between two looks at what the guard knows
 	healRetry    = 5                // seconds after a look that failed
@@ -33,6 +29,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer e.releaseClaims(context.WithoutCancel(ctx))
 	defer steps.Wait()
 	e.releaseClaims(ctx)
+	steps.Go(func() { e.keepSealed(ctx) })
 	if e.Witnesses != nil {
 		steps.Go(func() { e.keepWitnessed(ctx) })
 	}
@@ -71,13 +68,6 @@ func (e *Engine) round(ctx context.Context, steps *sync.WaitGroup) error {
 	healed := e.healedAt
 	if err := e.heal(ctx); err != nil || e.healedAt != healed { // it has looked
 		e.troubles.heal.report(ctx, e, err)
-	}
-	if time.Now().After(e.sealAfter) {
-		err := e.seal(ctx)
-		if err != nil {
-			e.sealAfter = time.Now().Add(sealRetry)
-		}
-		e.troubles.seal.report(ctx, e, err)
 	}
 	due, err := e.claim(ctx)
 	for _, u := range due {
@@ -205,103 +195,6 @@ func (e *Engine) keepKey(ctx context.Context) error {
 		return err
 	}
 	return e.delegate(ctx, kernelID, nil)
-}
-
-// seal has the guard sign a checkpoint over all that was logged. The last one
-// that the guard signed may be newer than the last that was stored, after a
-// crash or by another engine; then the guard says how far it is.
-func (e *Engine) seal(ctx context.Context) error {
-	e.sealMu.Lock()
-	defer e.sealMu.Unlock()
-	call, cancel := context.WithTimeout(ctx, callDeadline)
-	defer cancel()
-	err := e.sealFrom(call, -1)
-	if failure.ClassOf(err) == "" {
-		return err
-	}
-	status, statusErr := e.Guard.Status(call)
-	if statusErr != nil {
-		return errors.Join(err, statusErr)
-	}
-	err = e.sealFrom(call, status.CheckpointSize)
-	if failure.ClassOf(err) != failure.AuditFork {
-		return err
-	}
-	// Another engine may have been faster once more. Where none was, the log is
-	// another one than the guard's.
-	again, statusErr := e.Guard.Status(call)
-	if statusErr == nil && again.CheckpointSize == status.CheckpointSize {
-		e.fork(ctx, err)
-	}
-	return errors.Join(err, statusErr)
-}
-
-// sealFrom seals what follows the checkpoint of a size, or, where that is
-// negative, the last one that was stored.
-func (e *Engine) sealFrom(ctx context.Context, from int64) error {
-	var size, sealed int64
-	var root [32]byte
-	var proof [][]byte
-	err := e.Store.View(ctx, func(r Reader) error {
-		var err error
-		if size, err = r.LogSize(); err != nil {
-			return err
-		}
-		if _, sealed, err = r.Checkpoint(); err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		if sealed >= size {
-			return nil
-		}
-		if from < 0 {
-			from = sealed
-		}
-		if from < sealed {
-			return fmt.Errorf("%w: its memory ends at a log of %d events, behind its own checkpoint of %d: it is an old copy, and must be rebuilt from the log", ErrGuardUnavailable, from, sealed)
-		}
-		if from > size {
-			return failure.New(failure.AuditFork, "the guard has sealed %d events, where this log has %d: the database is an older one; restore the newest", from, size)
-		}
-		if root, err = r.TreeRoot(size); err != nil || from == 0 {
-			return err
-		}
-		proof, err = r.ConsistencyProof(from, size)
-		return err
-	})
-	if err != nil || sealed >= size {
-		return err
-	}
-	note, err := e.Guard.SignCheckpoint(ctx, size, root, proof)
-	if err != nil {
-		return err
-	}
-	if err := e.update(ctx, func(tx Tx) error { return tx.PutCheckpoint(note, size) }); err != nil {
-		return err
-	}
-	select {
-	case e.sealed <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// proveEvent is the sealed proof of one event; it seals the log where needed.
-func (e *Engine) proveEvent(ctx context.Context, ev StoredEvent) (LogProof, error) {
-	if err := e.seal(ctx); err != nil {
-		return LogProof{}, err
-	}
-	var p LogProof
-	err := e.Store.View(ctx, func(r Reader) error {
-		note, size, err := r.Checkpoint()
-		if err != nil {
-			return err
-		}
-		p.Checkpoint = note
-		p.Entry = auditlog.Entry{Index: ev.Seq, Leaf: ev.Leaf}
-		p.Entry.Proof, err = r.InclusionProof(ev.Seq, size)
-		return err
-	})
-	return p, err
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

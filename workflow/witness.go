@@ -11,15 +11,16 @@ import (
 // would not, cosign.
 const witnessRetry = 10 * time.Second
 
-// cosign asks the witnesses about the newest checkpoint, once at a time.
+// cosign asks the witnesses about a checkpoint at least as new as the newest at
+// the call, once at a time.
 func (e *Engine) cosign(ctx context.Context) error {
-	e.witnessMu.Lock()
-	defer e.witnessMu.Unlock()
-	err := e.Witnesses.Cosign(ctx)
-	if failure.ClassOf(err) == failure.AuditFork {
-		e.fork(ctx, err)
-	}
-	return err
+	return e.cosigning.do(ctx, func(ctx context.Context) error {
+		err := e.Witnesses.Cosign(ctx)
+		if failure.ClassOf(err) == failure.AuditFork {
+			e.fork(ctx, err)
+		}
+		return err
+	})
 }
 
 // keepWitnessed has each new checkpoint cosigned, beside the work.
