@@ -24,6 +24,7 @@ type app struct {
 	noInput, yes  bool
 	now           func() time.Time
 	connection    connection
+	asks          func(ctx context.Context, question string) error // an agent's, instead of confirm's own
 }
 
 func run(ctx context.Context, args []string, in, out, messages *os.File) int {
@@ -47,15 +48,20 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.noInput, "no-input", false, "never ask; fail where an answer is needed")
 	root.PersistentFlags().BoolVarP(&a.yes, "yes", "y", false, "sign without being asked, after everything is shown and checked")
 	a.connection.flags(root)
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if a.format != "table" && a.format != "json" {
 			return usagef("--output is table or json, not %q", a.format)
 		}
-		return nil
+		f, err := readSettings()
+		if err != nil {
+			return err
+		}
+		a.connection.complete(f)
+		return f.setKey(cmd)
 	}
 	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.artifactCommand(), a.testCommand(), a.approveCommand(), a.rejectCommand(),
 		a.requestTestsCommand(), a.rollbackCommand(), a.bundleCommand(), a.policyCommand(), a.emergencyCommand(), a.auditCommand(),
-		a.recordCommand(), a.manCommand())
+		a.recordCommand(), a.agentCommand(), a.manCommand())
 	root.AddCommand(a.keyCommand(), a.registryCommand(), a.manifestCommand(), a.signCommand(), a.fingerprintCommand())
 	return root
 }

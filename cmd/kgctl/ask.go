@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"os"
 	"strings"
@@ -16,7 +17,10 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // confirm asks, and takes only y or yes for a yes. Where nobody can be asked
 // --yes must say so.
-func (a *app) confirm(question string) error {
+func (a *app) confirm(ctx context.Context, question string) error {
+	if a.asks != nil {
+		return a.asks(ctx, question)
+	}
 	if a.yes {
 		return nil
 	}
@@ -25,11 +29,28 @@ func (a *app) confirm(question string) error {
 	}
 	_, _ = io.WriteString(a.messages, question+" [y/N] ")
 	answer, err := bufio.NewReader(a.in).ReadString('\n')
-	answer = strings.ToLower(strings.TrimSpace(answer))
-	if err != nil || answer != "y" && answer != "yes" {
+	if err != nil || !isYes(answer) {
 		return errCancelled
 	}
 	return nil
+}
+
+func isYes(answer string) bool {
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes"
+}
+
+// listen hands on the lines of f as they come, and closes at its end. It reads
+// ahead of who asks, so that a line which nobody waited for is seen as such.
+func listen(f *os.File) <-chan string {
+	lines := make(chan string, 64)
+	go func() {
+		defer close(lines)
+		for text := bufio.NewScanner(f); text.Scan(); {
+			lines <- text.Text()
+		}
+	}()
+	return lines
 }
 
 // local is a time for people: in their own zone. JSON has UTC.

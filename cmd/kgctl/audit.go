@@ -133,7 +133,6 @@ func (a *app) counted(leaves iter.Seq2[[]byte, error], size int64) iter.Seq2[[]b
 }
 
 func (a *app) logRoot() (envelope.Digest, error) {
-	a.connection.complete()
 	if a.connection.root == "" {
 		return envelope.Digest{}, usagef("a file is judged from a pinned root: name it by --root or KGCTL_ROOT")
 	}

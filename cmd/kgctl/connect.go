@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -18,7 +19,17 @@ import (
 const connectHelp = `Commands that talk to a gateway take its address from --server or KGCTL_SERVER, and the token
 from the file that --token-file or KGCTL_TOKEN_FILE names; a token never stands on the command line.
 The pinned root, the digest of registry version 1, comes from --root or KGCTL_ROOT. Without it the
-gateway's root is pinned when it is first seen, and any other is refused from then on.`
+gateway's root is pinned when it is first seen, and any other is refused from then on.
+
+What you would say each time can stand in ~/.config/kgctl/config.yaml (KGCTL_CONFIG names another file):
+
+  server: https://gateway.example:8420
+  tokenFile: token          # relative paths begin at this file's directory
+  root: sha256:...
+  caFile: ca.pem
+  key: pkcs11:token=ryan?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/run/pin
+
+A flag goes before the environment (KGCTL_KEY for the key), and that before the file.`
 
 // connection says how a gateway is reached and what it is checked against.
 type connection struct{ server, tokenFile, root, caFile string }
@@ -31,23 +42,24 @@ func (c *connection) flags(root *cobra.Command) {
 	s.StringVar(&c.caFile, "ca-file", "", "certificates to trust the gateway by, PEM (KGCTL_CA_FILE)")
 }
 
-// complete takes from the environment what no flag says.
-func (c *connection) complete() {
-	for name, value := range map[string]*string{
-		"KGCTL_SERVER": &c.server, "KGCTL_TOKEN_FILE": &c.tokenFile, "KGCTL_ROOT": &c.root, "KGCTL_CA_FILE": &c.caFile,
+// complete takes from the environment, and then from the file, what no flag says.
+func (c *connection) complete(f settings) {
+	for name, v := range map[string]struct {
+		value *string
+		file  string
+	}{
+		"KGCTL_SERVER": {&c.server, f.Server}, "KGCTL_TOKEN_FILE": {&c.tokenFile, f.TokenFile},
+		"KGCTL_ROOT": {&c.root, f.Root}, "KGCTL_CA_FILE": {&c.caFile, f.CAFile},
 	} {
-		if *value == "" {
-			*value = os.Getenv(name)
-		}
+		*v.value = cmp.Or(*v.value, os.Getenv(name), v.file)
 	}
 }
 
 // connect makes the client; nothing is sent yet.
 func (a *app) connect() (*client.Client, error) {
 	c := &a.connection
-	c.complete()
 	if c.server == "" {
-		return nil, usagef("which gateway? Name it by --server or KGCTL_SERVER")
+		return nil, usagef("which gateway? Name it by --server, KGCTL_SERVER or in %s", settingsName)
 	}
 	token, err := c.token()
 	if err != nil {

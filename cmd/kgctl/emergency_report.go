@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,9 @@ type testVerdict struct {
 func (a *app) emergencyReport() *cobra.Command {
 	return &cobra.Command{
 		Use: "report ID", Short: "Account for an emergency: who, why, what, when, and what others said", Args: oneUpgrade,
+		Long: `Account for an emergency: who broke the glass, why, what it changed, when, what policy and tests said, and who
+ratified it. Signed words are verified from the pinned root, and the case is the bundle's, which verifies. The times of
+receipt, the policy's words and the list of events are the gateway's; kgctl audit verify holds it to its log.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.open(cmd.Context())
 			if err != nil {
@@ -75,7 +79,7 @@ func (a *app) incident(ctx context.Context, s *session, id envelope.UUID) (*inci
 	if v.Ratification != nil {
 		out.RatifiedBy, out.RatifiedAt = v.Ratification.Approvers, &v.Ratification.DecidedAt
 	}
-	if err := out.addRecords(s, r, v); err != nil {
+	if err := out.addRecords(r, v); err != nil {
 		return nil, err
 	}
 	for _, seat := range r.count.Seats {
@@ -94,6 +98,9 @@ func (a *app) incident(ctx context.Context, s *session, id envelope.UUID) (*inci
 		if err != nil {
 			return nil, fmt.Errorf("event %d: %w", e.Seq, err)
 		}
+		if event.UpgradeID != id || event.KernelID != v.Manifest.KernelID {
+			return nil, failure.New(failure.BindingMismatch, "the gateway shows event %d, of another upgrade", event.Seq)
+		}
 		out.Timeline = append(out.Timeline, event)
 	}
 	return out, nil
@@ -101,7 +108,7 @@ func (a *app) incident(ctx context.Context, s *session, id envelope.UUID) (*inci
 
 // addRecords takes in the trigger, which must be the one that the decision
 // rested on, and every policy and test verdict in order of receipt.
-func (i *incident) addRecords(s *session, r *reading, v *upgrade.FileVerdict) error {
+func (i *incident) addRecords(r *reading, v *upgrade.FileVerdict) error {
 	for _, rec := range r.detail.Records {
 		switch rec.Kind {
 		case workflow.KindTrigger:
@@ -113,13 +120,15 @@ func (i *incident) addRecords(s *session, r *reading, v *upgrade.FileVerdict) er
 			if err := envelope.DecodeCanonical(rec.Body, envelope.MaxWire, d); err != nil {
 				return fmt.Errorf("a policy decision: %w", err)
 			}
-			i.Policy = append(i.Policy, d)
+			if d.ManifestDigest == v.ManifestDigest {
+				i.Policy = append(i.Policy, d)
+			}
 		case workflow.KindTestResult:
 			env, err := envelope.Parse(rec.Body)
 			if err != nil {
 				return err
 			}
-			if t, err := upgrade.VerifyTestResult(s.registry(), env, r.manifest.PatchHash, v.DecidedAt); err == nil {
+			if t, err := upgrade.VerifyTestResult(v.Registry, env, r.manifest.PatchHash, v.DecidedAt); err == nil {
 				i.Tests = append(i.Tests, testVerdict{t.Name, t.Result, rec.ReceivedAt})
 			}
 		}
@@ -176,7 +185,7 @@ func (a *app) showIncident(i *incident) error {
 		}
 		rows = append(rows, []string{"approver", text})
 	}
-	slices.SortStableFunc(i.Timeline, func(x, y auditlog.Event) int { return int(x.Seq - y.Seq) })
+	slices.SortStableFunc(i.Timeline, func(x, y auditlog.Event) int { return cmp.Compare(x.Seq, y.Seq) })
 	for _, e := range i.Timeline {
 		rows = append(rows, []string{"event", fmt.Sprintf("%s %s by %s", local(e.Time), e.Type, e.Actor)})
 	}

@@ -102,7 +102,7 @@ func (g *gateway) serve(t testing.TB, store *storage.SQLite, artifacts *artifact
 	tokens, err := api.OpenTokens(g.tokens())
 	must(t, err)
 	handler, err := api.New(api.Config{
-		Engine: &api.Gateway{Workflow: g.engine, Store: store}, Artifacts: artifacts, Tokens: tokens,
+		Engine: &api.Gateway{Workflow: g.engine, Store: store}, Artifacts: artifacts, Tokens: tokens, SigningRequests: store,
 		Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Health: api.Health{
 			MaxLogLag: 1000,

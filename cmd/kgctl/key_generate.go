@@ -1,13 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/awskms"
 	"github.com/kernelgate/kernelgate/signer/filekey"
+	"github.com/kernelgate/kernelgate/signer/gcpkms"
 	"github.com/kernelgate/kernelgate/signer/pkcs11"
 )
 
@@ -30,12 +35,37 @@ func (a *app) keyGenerate() *cobra.Command {
 			if err := need(cmd, "key"); err != nil {
 				return err
 			}
-			return a.generate(cmd.Context(), uri, signer.Algorithm(algorithm))
+			chosen, err := algorithmFor(uri, algorithm)
+			if err != nil {
+				return usageError{err}
+			}
+			return a.generate(cmd.Context(), uri, chosen)
 		},
 	}
 	cmd.Flags().StringVar(&uri, "key", "", "URI that the new key shall have; a token's needs object and id")
-	cmd.Flags().StringVar(&algorithm, "algorithm", string(signer.ECDSAP256SHA256), "ecdsa-p256-sha256, ecdsa-p384-sha384, ed25519, rsa-pss-sha256 or rsa-pkcs1-sha256")
+	cmd.Flags().StringVar(&algorithm, "algorithm", "", "ecdsa-p256-sha256, ecdsa-p384-sha384, ed25519, rsa-pss-sha256 or rsa-pkcs1-sha256 (default the URI's, else the first)")
 	return cmd
+}
+
+// algorithmFor is the new key's, by the flag or the URI; they must agree.
+func algorithmFor(uri, flag string) (signer.Algorithm, error) {
+	inURI := ""
+	switch {
+	case strings.HasPrefix(uri, pkcs11.Scheme):
+		u, err := pkcs11.ParseURI(uri)
+		if err != nil {
+			return "", err
+		}
+		inURI = string(u.Algorithm)
+	case strings.HasPrefix(uri, awskms.Scheme):
+		return "", errors.New("keys in AWS KMS are made by aws kms create-key; docs/keys/aws-kms.md says how")
+	case strings.HasPrefix(uri, gcpkms.Scheme):
+		return "", errors.New("keys in Cloud KMS are made by gcloud kms keys create; docs/keys/gcp-kms.md says how")
+	}
+	if flag != "" && inURI != "" && flag != inURI {
+		return "", fmt.Errorf("--algorithm is %s, and the URI's algorithm is %s", flag, inURI)
+	}
+	return signer.Algorithm(cmp.Or(flag, inURI, string(signer.ECDSAP256SHA256))), nil
 }
 
 func (a *app) generate(ctx context.Context, uri string, algorithm signer.Algorithm) error {

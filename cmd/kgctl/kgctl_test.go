@@ -83,13 +83,14 @@ func online(t *testing.T, env *softhsm.Env) {
 	p, vars := provision(t, env)
 	entry := p.registry(t)
 	vars = append(vars, env.Environ(), "TZ=UTC")
-	cmds := map[string]func(*testscript.TestScript, bool, []string){"verify": verify}
+	cmds := agentCommands()
+	cmds["verify"] = verify
 	oneByOne(t, filepath.Join("testdata", "online"), testscript.Params{Cmds: cmds, Setup: func(e *testscript.Env) error {
 		g, stop := startGateway(t, filepath.Join(e.WorkDir, ".gateway"), entry, p["kernel"], p["log"])
 		e.Defer(stop)
 		e.Vars = append(e.Vars, vars...)
 		e.Vars = append(e.Vars, "KGCTL_SERVER="+g.url, "KGCTL_ROOT="+g.root.String(), "KGCTL_TOKEN_FILE="+filepath.Join(g.dir, "operator.token"),
-			"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, ".config"), "GATEWAY="+g.dir, "PINS="+filepath.Join(env.Dir, "pins"), "LIAR="+liar(e, g), "CHANGES="+changes(e, g, p["ci"]))
+			"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, ".config"), "GATEWAY="+g.dir, "PINS="+filepath.Join(env.Dir, "pins"), "LIAR="+liar(e, g), "CHANGES="+changer(e, g, p["ci"]))
 		return nil
 	}})
 }

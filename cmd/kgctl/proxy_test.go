@@ -110,9 +110,9 @@ func forgeManifest(body []byte) []byte {
 	return body
 }
 
-// changes is a gateway where CI reports a failure between the first and the
+// changer is a gateway where CI reports a failure between the first and the
 // second time that somebody reads an upgrade.
-func changes(e *testscript.Env, g *gateway, ci signer.Signer) string {
+func changer(e *testscript.Env, g *gateway, ci signer.Signer) string {
 	var once sync.Once
 	return proxy(e, g, func(r *http.Request, body []byte) []byte {
 		var d client.UpgradeDetail

@@ -38,7 +38,7 @@ func (a *app) publish(ctx context.Context, f *registryFile) error {
 			return err
 		}
 		a.sayAgainst(f, before)
-		if err := a.confirm("Put this registry into force?"); err != nil {
+		if err := a.confirm(ctx, "Put this registry into force?"); err != nil {
 			return err
 		}
 	}
@@ -105,7 +105,7 @@ func (a *app) suspend(ctx context.Context, target envelope.KeyID, reason, uri st
 		return err
 	}
 	a.say("Suspends key %s of %s (%s, %s)\n  Why        %s", target, entry.ID, foreign(entry.Name), entry.Kind, indented(reason))
-	if err := a.confirm("Suspend this key?"); err != nil {
+	if err := a.confirm(ctx, "Suspend this key?"); err != nil {
 		return err
 	}
 	signing, cancel := context.WithTimeout(ctx, signTimeout)

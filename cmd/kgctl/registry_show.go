@@ -45,7 +45,10 @@ root, or one in a FILE. With --root a file is verified by the protocol's rules, 
 			if err != nil {
 				return err
 			}
-			root := a.connection.root
+			root := ""
+			if cmd.Flags().Changed("root") { // a document that is not signed yet can be looked at too
+				root = a.connection.root
+			}
 			if err := a.showRegistry(f, nil); err != nil || root == "" {
 				return err
 			}

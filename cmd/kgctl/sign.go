@@ -78,7 +78,7 @@ func (a *app) signDecision(ctx context.Context, verb string, f decisionFlags) er
 	a.sayProposal(c.manifest)
 	a.say("  %-10s %s (signature verified, registry version %d)", "Proposer", c.manifest.ProposedBy, reg.Version())
 	a.say("  %-10s %s", "Words", fingerprint(c.digest, c.patch))
-	if err := a.confirm("Sign exactly this (" + verb + ")?"); err != nil {
+	if err := a.confirm(ctx, "Sign exactly this ("+verb+")?"); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, signTimeout)
@@ -107,7 +107,6 @@ func (a *app) signDecision(ctx context.Context, verb string, f decisionFlags) er
 
 // offlineRegistry is the newest of the files, accepted from --root on.
 func (a *app) offlineRegistry(files []string) (*keyregistry.Registry, error) {
-	a.connection.complete()
 	root, err := envelope.ParseDigest(a.connection.root)
 	if err != nil {
 		return nil, usagef("--root: the pinned digest of registry version 1 is needed: %w", err)

@@ -19,6 +19,9 @@ import (
 // signTimeout leaves time to touch a smartcard.
 const signTimeout = 60 * time.Second
 
+// tokenPause is how long a token that is not there is given to come back.
+const tokenPause = 300 * time.Millisecond
+
 // openKey says which key is about to be used, without its secrets, and opens it.
 func (a *app) openKey(ctx context.Context, uri string) (signer.Signer, error) {
 	name, err := redacted(uri)
@@ -28,6 +31,17 @@ func (a *app) openKey(ctx context.Context, uri string) (signer.Signer, error) {
 	a.say("Using key %s", name)
 	if strings.HasPrefix(uri, pkcs11.Scheme) {
 		a.say("Keep the token connected; touch it if it blinks.")
+	}
+	s, err := open.Open(ctx, uri, open.Options{PIN: noPIN})
+	if !strings.HasPrefix(uri, pkcs11.Scheme) || !errors.Is(err, signer.ErrUnavailable) {
+		return s, err
+	}
+	// A token is away for a moment while a reader is plugged in again, and
+	// SoftHSM2's while another process writes to it. No PIN was sent.
+	select {
+	case <-ctx.Done():
+		return nil, err
+	case <-time.After(tokenPause):
 	}
 	return open.Open(ctx, uri, open.Options{PIN: noPIN})
 }

@@ -136,8 +136,9 @@ func (a *app) showUpgrade(r *reading) error {
 
 func (a *app) upgradeDiff() *cobra.Command {
 	var artifact string
+	var patch bool
 	cmd := &cobra.Command{
-		Use: "diff ID", Short: "Compare an upgrade's artifact with what it replaces, file by file", Args: oneUpgrade,
+		Use: "diff ID [--patch]", Short: "Compare an upgrade's artifact with what it replaces, file by file", Args: oneUpgrade,
 		Long: `Compare an upgrade's artifact with what it replaces, file by file. Both are hashed and unpacked on
 this machine; the gateway's word is taken for nothing.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -153,23 +154,12 @@ this machine; the gateway's word is taken for nothing.`,
 			if err != nil {
 				return err
 			}
-			return a.showDifference(d)
+			return a.showDifference(d, patch)
 		},
 	}
 	cmd.Flags().StringVar(&artifact, "artifact", "", "the artifact, where you have it; else it is downloaded")
+	cmd.Flags().BoolVar(&patch, "patch", false, "also show the lines that change")
 	return cmd
-}
-
-func (a *app) showDifference(d *difference) error {
-	rows := [][]string{{"STATUS", "PATH", "BEFORE", "AFTER", "DETAIL"}}
-	for _, c := range d.Changes {
-		rows = append(rows, []string{c.Status, foreign(c.Path), size(c.Before), size(c.After), foreign(c.Detail)})
-	}
-	if d.Note != "" {
-		a.say("%s", d.Note)
-	}
-	a.say("%d files are the same.", d.Same)
-	return a.show(d, rows)
 }
 
 func (a *app) upgradeSubmit() *cobra.Command {

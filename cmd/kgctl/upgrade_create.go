@@ -108,7 +108,7 @@ func (a *app) live(ctx context.Context, s *session, target envelope.ID) (upgrade
 // send) and submits.
 func (a *app) proposeManifest(ctx context.Context, s *session, m *upgrade.Manifest, uri, artifact string) error {
 	a.sayProposal(m)
-	if err := a.confirm("Propose exactly this?"); err != nil {
+	if err := a.confirm(ctx, "Propose exactly this?"); err != nil {
 		return err
 	}
 	if artifact != "" {

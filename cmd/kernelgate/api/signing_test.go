@@ -21,13 +21,15 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/client"
 )
 
-// rows is a store of short-lived rows, as all replicas share it.
+// rows is a store of short-lived rows, as all replicas share it: by hash, and
+// another kind's row is left as it is.
 type rows struct {
 	mu   sync.Mutex
 	rows map[string]row
 }
 
 type row struct {
+	kind  account.Kind
 	body  []byte
 	until time.Time
 }
@@ -35,15 +37,17 @@ type row struct {
 func (s *rows) PutSecret(_ context.Context, kind account.Kind, hash string, body []byte, until time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rows[string(kind)+hash] = row{body, until}
+	if r, found := s.rows[hash]; !found || r.kind == kind {
+		s.rows[hash] = row{kind, body, until}
+	}
 	return nil
 }
 
 func (s *rows) Secret(_ context.Context, kind account.Kind, hash string) ([]byte, time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, found := s.rows[string(kind)+hash]
-	if !found || !r.until.After(time.Now()) {
+	r, found := s.rows[hash]
+	if !found || r.kind != kind || !r.until.After(time.Now()) {
 		return nil, time.Time{}, workflow.ErrNotFound
 	}
 	return r.body, r.until, nil

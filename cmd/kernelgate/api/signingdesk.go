@@ -55,9 +55,15 @@ type desk struct {
 
 func newDesk(store SigningStore) *desk { return &desk{store: store, woken: make(chan struct{})} }
 
+// rowOf is the name of a person's row: the store has one row by each name,
+// whatever the kind.
+func rowOf(kind account.Kind, who envelope.ID) string {
+	return account.Hash(string(kind) + "/" + string(who))
+}
+
 // list is a person's requests that have not expired, oldest first.
 func (d *desk) list(ctx context.Context, who envelope.ID) ([]SigningRequest, error) {
-	body, _, err := d.store.Secret(ctx, kindSigning, account.Hash(string(who)))
+	body, _, err := d.store.Secret(ctx, kindSigning, rowOf(kindSigning, who))
 	if errors.Is(err, workflow.ErrNotFound) {
 		return []SigningRequest{}, nil
 	}
@@ -87,7 +93,7 @@ func (d *desk) change(ctx context.Context, who envelope.ID, f func([]SigningRequ
 	if err != nil {
 		return err
 	}
-	if err := d.store.PutSecret(ctx, kindSigning, account.Hash(string(who)), body, time.Now().Add(signingLife)); err != nil {
+	if err := d.store.PutSecret(ctx, kindSigning, rowOf(kindSigning, who), body, time.Now().Add(signingLife)); err != nil {
 		return err
 	}
 	close(d.woken)
@@ -152,11 +158,11 @@ func (d *desk) present(ctx context.Context, who envelope.ID, is bool) error {
 	if is {
 		until = until.Add(presentFor)
 	}
-	return d.store.PutSecret(ctx, kindAgent, account.Hash(string(who)), []byte("{}"), until)
+	return d.store.PutSecret(ctx, kindAgent, rowOf(kindAgent, who), []byte("{}"), until)
 }
 
 func (d *desk) isPresent(ctx context.Context, who envelope.ID) (bool, error) {
-	_, _, err := d.store.Secret(ctx, kindAgent, account.Hash(string(who)))
+	_, _, err := d.store.Secret(ctx, kindAgent, rowOf(kindAgent, who))
 	if errors.Is(err, workflow.ErrNotFound) {
 		return false, nil
 	}
