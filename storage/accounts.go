@@ -41,6 +41,11 @@ func (s *db) PutAccount(ctx context.Context, a account.Account) error {
 		string(a.Person), a.Role, a.Passkeys)
 }
 
+// DropAccount implements account.Store.
+func (s *db) DropAccount(ctx context.Context, person envelope.ID) error {
+	return s.exec(ctx, "DELETE FROM accounts WHERE person = $1", string(person))
+}
+
 // PutSecret implements account.Store. Secrets past their end go with it.
 func (s *db) PutSecret(ctx context.Context, kind account.Kind, hash string, body []byte, until time.Time) error {
 	if err := s.exec(ctx, "DELETE FROM secrets WHERE until <= $1", s.now().Unix()); err != nil {

@@ -37,6 +37,9 @@ type Store interface {
 	Account(ctx context.Context, person envelope.ID) (Account, error)
 	Accounts(ctx context.Context) ([]Account, error)
 	PutAccount(ctx context.Context, a Account) error
+	// DropAccount closes an account, and with it all of its sessions. One that
+	// is not there is no error.
+	DropAccount(ctx context.Context, person envelope.ID) error
 	// PutSecret stores what a secret of a kind stands for, under its hash.
 	PutSecret(ctx context.Context, kind Kind, hash string, body []byte, until time.Time) error
 	Secret(ctx context.Context, kind Kind, hash string) (body []byte, until time.Time, err error)

@@ -187,7 +187,10 @@ func TestSearchReachesAllUpgrades(t *testing.T) {
 		t.Fatal("the oldest of 61 is on the first page, so the test shows nothing")
 	}
 	p.keys("/")
+	p.waits(`document.activeElement.type === "search"`)
+	eval[any](p, `void (document.activeElement.value = "")`) // the driver sends the letter apart from the key
 	p.keys("NEEDLE\r")
+	p.waits(`location.search !== ""`)
 	p.sees("The needle")
 	if address := eval[string](p, `location.search`); !strings.Contains(address, "q=NEEDLE") {
 		t.Fatalf("the address is %s", address)

@@ -24,7 +24,8 @@ type chartRow struct {
 	Name                     string
 	Y, NameY                 int
 	Bars                     []bar
-	Limit                    *int64
+	Limit                    int64
+	Limited                  bool
 	LimitX, LimitY1, LimitY2 int
 	Over                     bool // the limit is exceeded
 }
@@ -37,13 +38,16 @@ type bar struct {
 }
 
 func (c *chart) add(name string, now int64, before *canary.Measurement, of func(*canary.Measurement) int64, limit *int64, judged bool) {
-	row := chartRow{Name: name, Limit: limit}
+	row := chartRow{Name: name}
+	if limit != nil {
+		row.Limit, row.Limited = *limit, true
+	}
 	if before != nil {
 		row.Bars = append(row.Bars, bar{Class: "before", Label: "before", Value: of(before)})
 	}
 	if judged {
 		row.Bars = append(row.Bars, bar{Class: "after", Label: "after", Value: now})
-		row.Over = limit != nil && now > *limit
+		row.Over = row.Limited && now > row.Limit
 	}
 	c.Rows = append(c.Rows, row)
 }
@@ -52,9 +56,7 @@ func (c *chart) add(name string, now int64, before *canary.Measurement, of func(
 func (c chart) laidOut() chart {
 	longest := int64(1)
 	for _, row := range c.Rows {
-		if row.Limit != nil {
-			longest = max(longest, *row.Limit)
-		}
+		longest = max(longest, row.Limit)
 		for _, b := range row.Bars {
 			longest = max(longest, b.Value)
 		}
@@ -69,8 +71,8 @@ func (c chart) laidOut() chart {
 			b.X, b.Y, b.Width, b.Height = chartLeft, row.Y+8+j*(barHeight+4), max(scale(b.Value), 2), barHeight
 			b.TextX, b.TextY = b.X+b.Width+6, b.Y+barHeight-2
 		}
-		if row.Limit != nil {
-			row.LimitX, row.LimitY1, row.LimitY2 = chartLeft+scale(*row.Limit), row.Y+4, row.Y+rowHeight-4
+		if row.Limited {
+			row.LimitX, row.LimitY1, row.LimitY2 = chartLeft+scale(row.Limit), row.Y+4, row.Y+rowHeight-4
 		}
 	}
 	c.Width, c.Height = chartWidth, len(c.Rows)*rowHeight

@@ -91,7 +91,7 @@ func (p *Pad) keep(r *http.Request, h *holder) (err error) {
 
 // ceremony is what is kept between the two steps of a WebAuthn exchange.
 type ceremony struct {
-	Person     envelope.ID          `json:"person"`
+	Person     envelope.ID          `json:"person,omitzero"` // none while somebody signs in
 	Role       string               `json:"role"`
 	Invitation string               `json:"invitation"` // hash of the link's secret
 	Session    webauthn.SessionData `json:"session"`

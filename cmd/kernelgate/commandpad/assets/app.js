@@ -283,6 +283,7 @@ async function store(form, button) {
   say(button, "Hashing the artifact.");
   const hash = await digest(await file.arrayBuffer());
   form.querySelector("[data-hash]").textContent = hash;
+  form.querySelector("[data-upload]").hidden = false;
   say(button, "Uploading it.");
   const kept = await upload(file, hash, form.querySelector("progress"));
   if (kept.digest !== hash) throw new Error(`The gateway hashed ${kept.digest}, this browser ${hash}. Nothing was proposed; upload it again.`);

@@ -1,0 +1,49 @@
+package browser_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/canary"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
+)
+
+// A real canary of a real server that begins to fail; its charts are drawn.
+func TestTheCanaryIsDrawn(t *testing.T) {
+	var failing atomic.Bool
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if failing.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	defer site.Close()
+	limit := 0.01
+	watch, err := canary.New(canary.Config{"web": {Window: 400 * time.Millisecond, HTTP: []canary.HTTP{{Name: "front page", URL: site.URL, Interval: 20 * time.Millisecond,
+		SLA: canary.SLA{ErrorRate: &limit, P99: 5 * time.Second, MinSamples: 3}}}}})
+	check(t, err)
+	w := newWorld(t, func(w *world) { w.watch = watch })
+	base := w.through(t, change{rationale: "The first page", page: "1", base: upgrade.None, components: []string{"web"}})
+	p := w.sit(t, browser(t), "ryan")
+	p.enrol("approver")
+	p.open("/upgrades/" + string(base.UpgradeID))
+	p.sees("It held every limit")
+	p.shot("canary-passed")
+	failing.Store(true)
+	m, digest := w.propose(t, change{rationale: "The second page", page: "2", base: upgrade.RevisionOf(base.PatchHash), components: []string{"web"}})
+	w.approveAll(t, m, digest, "ryan", "sec-eng", "divlead-1")
+	w.until(t, m.UpgradeID, workflow.StateRollbackScheduled)
+	p.open("/upgrades/" + string(m.UpgradeID))
+	p.sees("It did not hold its limits")
+	p.sees("errors at most 1 %, exceeded")
+	if n := eval[int](p, `document.querySelectorAll("#canary svg rect.after").length`); n != 4 {
+		t.Errorf("%d bars of what is live, not 4: the error rate, p50, p95 and p99", n)
+	}
+	if n := eval[int](p, `document.querySelectorAll("#canary svg line.limit").length`); n != 2 {
+		t.Errorf("%d lines of limits, not 2", n)
+	}
+	p.shot("canary-failed")
+}
