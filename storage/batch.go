@@ -82,17 +82,17 @@ func (s *db) commit(ctx context.Context, batch []job) {
 	}
 }
 
-// transact runs a batch in one transaction. The name is what the dialect's
-// outcome asks about, where the error is no answer.
-func (s *db) transact(ctx context.Context, batch []job) (results []error, name string, err error) {
-	tx, name, err := s.begin(ctx, s.write)
+// transact runs a batch in one transaction. An error of its commit is no answer;
+// of the attempt the outcome is to be asked.
+func (s *db) transact(ctx context.Context, batch []job) (results []error, a attempt, err error) {
+	tx, a, err := s.begin(ctx, s.write)
 	if err != nil {
-		return nil, "", fmt.Errorf("begin: %w", err)
+		return nil, a, fmt.Errorf("begin: %w", err)
 	}
 	defer tx.Rollback()
 	head, err := readHead(ctx, tx)
 	if err != nil {
-		return nil, name, err
+		return nil, a, err
 	}
 	w := &writer{reader: reader{ctx, tx, s.dialect}, store: s, tail: newTail(head)}
 	results = make([]error, len(batch))
@@ -101,16 +101,16 @@ func (s *db) transact(ctx context.Context, batch []job) (results []error, name s
 			continue
 		}
 		if results[i], err = w.runOne(j); err != nil {
-			return nil, name, err
+			return nil, a, err
 		}
 	}
 	if err := w.flush(); err != nil {
-		return nil, name, fmt.Errorf("write the log: %w", err)
+		return nil, a, fmt.Errorf("write the log: %w", err)
 	}
 	if err := tx.Commit(); err != nil {
-		return results, name, fmt.Errorf("commit: %w", err)
+		return results, a, fmt.Errorf("commit: %w", err)
 	}
-	return results, name, nil
+	return results, a, nil
 }
 
 // runOne runs one caller's function in a savepoint, so that its failure undoes

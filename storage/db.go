@@ -36,9 +36,8 @@ type db struct {
 
 // dialect is what the two databases do differently.
 type dialect interface {
-	// begin starts a transaction beside which nobody else writes. Its name, ""
-	// where it has none, is what outcome asks about.
-	begin(ctx context.Context, write *sql.DB) (tx *sql.Tx, name string, err error)
+	// begin starts a transaction beside which nobody else writes.
+	begin(ctx context.Context, write *sql.DB) (*sql.Tx, attempt, error)
 	// undone says of an error, a caller's too, that by it the server undid the
 	// transaction, and that the same may succeed in another one.
 	undone(err error) bool
@@ -46,7 +45,7 @@ type dialect interface {
 	// own steps alone, since a caller's may look the same.
 	lost(err error) bool
 	// outcome asks whether a transaction was committed that ended in an error.
-	outcome(ctx context.Context, write *sql.DB, name string) (committed bool, err error)
+	outcome(ctx context.Context, write *sql.DB, a attempt) (committed bool, err error)
 	// snapshot is how to begin a transaction that reads one state.
 	snapshot() *sql.TxOptions
 	// prepareCopy gives a transaction the time that a copy takes, and refuses a
@@ -54,6 +53,13 @@ type dialect interface {
 	prepareCopy(ctx context.Context, tx *sql.Tx) error
 	// treeHashes selects idx and hash of these rows of the tree.
 	treeHashes(indexes []int64) (query string, args []any)
+}
+
+// attempt is one transaction to a dialect, of which outcome can be asked once
+// it has an xid.
+type attempt struct {
+	number int64
+	xid    string
 }
 
 // eventKey is what signs events now.

@@ -17,7 +17,7 @@ import (
 func disconnected(err error) bool {
 	for _, gone := range []error{
 		driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
-		context.DeadlineExceeded, pgx.ErrTxClosed, errOpen,
+		context.DeadlineExceeded, pgx.ErrTxClosed,
 	} {
 		if errors.Is(err, gone) {
 			return true

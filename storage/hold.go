@@ -2,6 +2,8 @@ package storage
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"time"
 )
@@ -18,20 +20,26 @@ func (p *Postgres) Hold(ctx context.Context, instance string) (release func() er
 	if err != nil {
 		return nil, err
 	}
-	end := time.Now().Add(takeover)
+	last := time.Now().Add(takeover)
 	for {
 		var held bool
 		err = session.QueryRowContext(ctx, "SELECT pg_try_advisory_lock(hashtextextended('kernelgate instance ' || $1, 0))", instance).Scan(&held)
 		if err == nil && held {
-			return session.Close, nil
+			return func() error { end(session); return nil }, nil
 		}
-		if err != nil || time.Now().After(end) || !pause(ctx, 100*time.Millisecond) {
+		if err != nil || time.Now().After(last) || !pause(ctx, 100*time.Millisecond) {
 			break
 		}
 	}
 	if err == nil {
 		err = fmt.Errorf("another gateway with the instance name %q uses this database; give each its own (instance, in the configuration)", instance)
 	}
-	_ = session.Close()
+	end(session)
 	return nil, err
+}
+
+// end ends a session, which else would be used again as it is, lock and all.
+func end(session *sql.Conn) {
+	_ = session.Raw(func(any) error { return driver.ErrBadConn })
+	_ = session.Close()
 }

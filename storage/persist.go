@@ -30,13 +30,13 @@ func (s *db) persist(ctx context.Context, batch []job) ([]error, error) {
 	// the store's: what is begun when it closes is brought to its end.
 	end := time.Now().Add(patience)
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTime)
-		results, name, err := s.transact(attempt, batch)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTime)
+		results, a, err := s.transact(limited, batch)
 		cancel()
 		if err == nil || !s.lost(err) {
 			return results, err
 		}
-		committed, unknown := s.settle(ctx, name, end)
+		committed, unknown := s.settle(ctx, a, end)
 		if unknown != nil {
 			return nil, errors.Join(ErrOutcomeUnknown, unknown, err)
 		}
@@ -50,13 +50,13 @@ func (s *db) persist(ctx context.Context, batch []job) ([]error, error) {
 }
 
 // settle asks for a transaction's outcome until there is an answer.
-func (s *db) settle(ctx context.Context, name string, end time.Time) (committed bool, err error) {
-	if name == "" {
+func (s *db) settle(ctx context.Context, a attempt, end time.Time) (committed bool, err error) {
+	if a.xid == "" {
 		return false, nil
 	}
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTime)
-		committed, err = s.outcome(attempt, s.write, name)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTime)
+		committed, err = s.outcome(limited, s.write, a)
 		cancel()
 		if err == nil || !s.lost(err) || time.Now().After(end) || !pause(ctx, wait) {
 			return committed, err

@@ -2,11 +2,13 @@ package storage
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,7 +48,10 @@ func OpenPostgres(ctx context.Context, config *pgx.ConnConfig, now func() time.T
 	if err := prepareServer(ctx, write); err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
-	return &Postgres{start(postgresDialect{}, write, openSessions(config, 8), now)}, nil
+	if _, err := write.ExecContext(ctx, "DELETE FROM writers WHERE at < EXTRACT(EPOCH FROM now())::bigint - $1", forgotten); err != nil {
+		return nil, errors.Join(err, write.Close())
+	}
+	return &Postgres{start(&postgresDialect{id: rand.Text()}, write, openSessions(config, 8), now)}, nil
 }
 
 func openSessions(config *pgx.ConnConfig, connections int) *sql.DB {
@@ -89,64 +94,79 @@ func prepareServer(ctx context.Context, write *sql.DB) error {
 	return migrate(ctx, goose.DialectPostgres, write, "postgres", goose.WithSessionLocker(locker))
 }
 
-type postgresDialect struct{}
+// postgresDialect is one writer. Its row in the table writers has the number of
+// its last transaction that was committed.
+type postgresDialect struct {
+	id   string
+	last atomic.Int64
+}
 
 // writers is the key of the lock that who writes holds: "kernelga" in ASCII.
 // Keys are of one database, and another program's would be chance.
 const writers int64 = 0x6b65726e656c6761
 
+// forgotten is after how many seconds the row of a writer goes that has not
+// written since.
+const forgotten = 30 * 86400
+
+const beginWriting = `WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock($1))
+INSERT INTO writers (id, number, at) SELECT $2, $3, EXTRACT(EPOCH FROM now())::bigint FROM held
+ON CONFLICT (id) DO UPDATE SET number = excluded.number, at = excluded.at RETURNING pg_current_xact_id()::text`
+
 // begin waits for the lock. The transaction reads what is committed at each
 // statement, so that it sees all that those before it wrote.
-func (postgresDialect) begin(ctx context.Context, write *sql.DB) (tx *sql.Tx, name string, err error) {
+func (d *postgresDialect) begin(ctx context.Context, write *sql.DB) (tx *sql.Tx, a attempt, err error) {
+	a.number = d.last.Add(1)
 	if tx, err = write.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}); err != nil {
-		return nil, "", err
+		return nil, a, err
 	}
-	err = tx.QueryRowContext(ctx, "SELECT pg_current_xact_id()::text FROM pg_advisory_xact_lock($1)", writers).Scan(&name)
-	if err != nil {
+	if err = tx.QueryRowContext(ctx, beginWriting, writers, d.id, a.number).Scan(&a.xid); err != nil {
 		_ = tx.Rollback()
-		return nil, "", err
+		return nil, a, err
 	}
-	return tx, name, nil
+	return tx, a, nil
 }
 
-// outcome asks for a transaction by its id, which also survives a crash of the
-// server. One that is still open has lost its client; it is ended, as it holds
-// the lock on which everybody waits.
-func (postgresDialect) outcome(ctx context.Context, write *sql.DB, name string) (bool, error) {
-	var status sql.NullString
-	if err := write.QueryRowContext(ctx, "SELECT pg_xact_status($1::text::xid8)", name).Scan(&status); err != nil {
+// outcome looks whether the transaction's number is in this writer's row. The
+// session that had it may live on, if its client was cut off; it is ended, and
+// the lock is had first, so that nothing can be committed after the answer.
+// PostgreSQL's own pg_xact_status would not do: after a crash it gives the ids
+// of transactions that left no trace to others.
+func (d *postgresDialect) outcome(ctx context.Context, write *sql.DB, a attempt) (committed bool, err error) {
+	tx, err := write.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
 		return false, err
 	}
-	switch status.String {
-	case "committed":
-		return true, nil
-	case "aborted":
-		return false, nil
-	case "in progress":
-		var ended bool
-		query := "SELECT COALESCE(bool_or(pg_terminate_backend(pid)), false) FROM pg_stat_activity WHERE backend_xid = ($1::text::xid8)::xid"
-		return false, errors.Join(errOpen, write.QueryRowContext(ctx, query, name).Scan(&ended))
+	defer tx.Rollback()
+	for _, step := range []struct {
+		query string
+		args  []any
+	}{
+		{"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_xid = ($1::text::xid8)::xid AND usename = current_user", []any{a.xid}},
+		{"SELECT pg_advisory_xact_lock($1)", []any{writers}},
+	} {
+		if _, err := tx.ExecContext(ctx, step.query, step.args...); err != nil {
+			return false, err
+		}
 	}
-	return false, fmt.Errorf("the database does not know transaction %s any more", name)
+	err = tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM writers WHERE id = $1 AND number = $2)", d.id, a.number).Scan(&committed)
+	return committed, err
 }
 
-// errOpen says that a transaction is neither committed nor undone yet.
-var errOpen = errors.New("the transaction is still open")
-
-func (postgresDialect) snapshot() *sql.TxOptions {
+func (*postgresDialect) snapshot() *sql.TxOptions {
 	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
 }
 
-func (postgresDialect) prepareCopy(ctx context.Context, tx *sql.Tx) error {
+func (*postgresDialect) prepareCopy(ctx context.Context, tx *sql.Tx) error {
 	for _, limit := range []string{"statement_timeout", "idle_in_transaction_session_timeout"} {
 		if _, err := tx.ExecContext(ctx, "SET LOCAL "+limit+" = 0"); err != nil {
 			return err
 		}
 	}
-	return checkTables(ctx, tx, "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+	return checkTables(ctx, tx, "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename <> 'writers'")
 }
 
-func (postgresDialect) treeHashes(indexes []int64) (query string, args []any) {
+func (*postgresDialect) treeHashes(indexes []int64) (query string, args []any) {
 	return "SELECT idx, hash FROM tree WHERE idx = ANY($1)", []any{indexes}
 }
 
@@ -162,9 +182,9 @@ var passing = []string{
 	"55P03", // a lock was not to be had in time
 }
 
-func (postgresDialect) undone(err error) bool {
+func (*postgresDialect) undone(err error) bool {
 	refused := new(pgconn.PgError)
 	return errors.As(err, &refused) && slices.ContainsFunc(passing, func(code string) bool { return strings.HasPrefix(refused.Code, code) })
 }
 
-func (d postgresDialect) lost(err error) bool { return d.undone(err) || disconnected(err) }
+func (d *postgresDialect) lost(err error) bool { return d.undone(err) || disconnected(err) }

@@ -66,9 +66,9 @@ func prepareFile(ctx context.Context, write *sql.DB) error {
 
 type sqliteDialect struct{}
 
-func (sqliteDialect) begin(ctx context.Context, write *sql.DB) (*sql.Tx, string, error) {
+func (sqliteDialect) begin(ctx context.Context, write *sql.DB) (*sql.Tx, attempt, error) {
 	tx, err := write.BeginTx(ctx, nil)
-	return tx, "", err
+	return tx, attempt{}, err
 }
 
 // A transaction in a file of this process is not lost, and its end is known.
@@ -76,7 +76,7 @@ func (sqliteDialect) undone(error) bool { return false }
 
 func (sqliteDialect) lost(error) bool { return false }
 
-func (sqliteDialect) outcome(context.Context, *sql.DB, string) (bool, error) { return false, nil }
+func (sqliteDialect) outcome(context.Context, *sql.DB, attempt) (bool, error) { return false, nil }
 
 func (sqliteDialect) snapshot() *sql.TxOptions { return &sql.TxOptions{ReadOnly: true} }
 

@@ -47,7 +47,7 @@ func groupCommit(t *testing.T, open Open) {
 	}
 	group.Wait()
 	const kept = writers*each - writers/4*each - writers/4
-	checkChain(t, s, kept)
+	CheckChain(t, s, kept)
 	err := s.View(context.Background(), func(r workflow.Reader) error {
 		records, err := r.Records(id)
 		if len(records) != kept {
@@ -70,7 +70,7 @@ func reopening(t *testing.T, open Open) {
 				t.Fatal(err)
 			}
 		}
-		checkChain(t, s, 5*(round+1))
+		CheckChain(t, s, 5*(round+1))
 		err := s.View(context.Background(), func(r workflow.Reader) error {
 			proof, err := r.ConsistencyProof(size, 5*(round+1))
 			if err != nil {
@@ -100,8 +100,8 @@ func reopening(t *testing.T, open Open) {
 	}
 }
 
-// checkChain reads the whole log: every link, every leaf in the tree.
-func checkChain(t *testing.T, s Store, want int64) {
+// CheckChain reads the whole log: every link, every leaf in the tree.
+func CheckChain(t testing.TB, s Store, want int64) {
 	t.Helper()
 	err := s.View(context.Background(), func(r workflow.Reader) error {
 		size, err := r.LogSize()

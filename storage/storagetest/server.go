@@ -197,16 +197,10 @@ func (s *Server) stop(signal syscall.Signal) error {
 	if err := syscall.Kill(pid, signal); err != nil {
 		return err
 	}
-	for range 1000 {
-		if syscall.Kill(pid, 0) != nil {
-			return s.release()
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return fmt.Errorf("the server, process %d, does not end", pid)
+	return s.release()
 }
 
-// release ends the keeper, whose standard input Wait closes.
+// release has the keeper wait for the server's end.
 func (s *Server) release() error {
 	_, _ = io.WriteString(s.pipe, "again\n")
 	err := s.keeper.Wait()

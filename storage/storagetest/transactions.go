@@ -53,7 +53,7 @@ func undone(t *testing.T, open Open) {
 		}
 		return err
 	})
-	checkChain(t, s, 0)
+	CheckChain(t, s, 0)
 	_ = s.Update(context.Background(), func(tx workflow.Tx) error {
 		_ = tx.AddSpent("web", "2026-05", cost("EUR", -1))
 		_ = tx.AddRegistry(1, registrytest.New(envelope.TimeOf(time.Now())).Entries[0])
@@ -61,7 +61,7 @@ func undone(t *testing.T, open Open) {
 		return nil
 	})
 	update(t, s, appendEvent)
-	checkChain(t, s, 1)
+	CheckChain(t, s, 1)
 }
 
 // left: who has gone before his turn has nothing written.
@@ -72,7 +72,7 @@ func left(t *testing.T, open Open) {
 	if err := s.Update(ctx, appendEvent); !errors.Is(err, context.Canceled) {
 		t.Errorf("Update of one who left: %v", err)
 	}
-	checkChain(t, s, 0)
+	CheckChain(t, s, 0)
 }
 
 // snapshot: a View sees one state, whatever is written meanwhile.
@@ -89,7 +89,7 @@ func snapshot(t *testing.T, open Open) {
 		}
 		return nil
 	})
-	checkChain(t, s, 3)
+	CheckChain(t, s, 3)
 }
 
 // timeStands: a clock that steps back does not turn the log's time.
@@ -138,7 +138,7 @@ func twoStores(t *testing.T, open Open) {
 	group.Wait()
 	keys := map[envelope.KeyID]int{}
 	for _, s := range stores {
-		checkChain(t, s, writers*each)
+		CheckChain(t, s, writers*each)
 	}
 	view(t, stores[0], func(r workflow.Reader) error {
 		events, err := r.Events(0, writers*each)

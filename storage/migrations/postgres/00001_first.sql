@@ -119,6 +119,14 @@ CREATE TABLE secrets (
     until BIGINT NOT NULL
 );
 
+-- Each gateway's last transaction, by which it finds out whether one was
+-- committed whose answer was lost. Of this database alone: it is not copied.
+CREATE TABLE writers (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    number BIGINT NOT NULL,
+    at BIGINT NOT NULL
+);
+
 -- What was accepted stays as it is, also for a session that replicates.
 -- +goose StatementBegin
 CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS $$
