@@ -55,6 +55,7 @@ type Pad struct {
 	assets   assets
 	compared *comparisons
 	views    *views
+	rate     *rate
 	secure   bool // the origin is https
 }
 
@@ -66,6 +67,7 @@ func New(c Config) (*Pad, error) {
 	}
 	p := &Pad{Config: c, secure: origin.Scheme == "https", mux: http.NewServeMux()}
 	p.views = &views{known: map[envelope.UUID]knownView{}}
+	p.rate = newRate(c.Clock())
 	p.compared = &comparisons{artifacts: c.Artifacts, done: map[pair]*changes.Set{}}
 	p.passkeys, err = webauthn.New(&webauthn.Config{RPID: origin.Hostname(), RPDisplayName: "kernelgate", RPOrigins: []string{c.Origin}})
 	if err != nil {

@@ -34,6 +34,11 @@ func (p *Pad) own(h func(http.ResponseWriter, *http.Request) (any, error)) http.
 			http.Error(w, "This call is for CommandPad's own pages.", http.StatusForbidden)
 			return
 		}
+		if byStrangers(r.URL.Path) && !p.rate.take(p.Clock()) {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "Too many sign in at this moment. Try again in a few seconds.", http.StatusTooManyRequests)
+			return
+		}
 		limit := int64(maxCeremony)
 		if r.URL.Path == reviewPath {
 			limit = maxProposed
