@@ -11,6 +11,9 @@ var ErrHeld = errors.New("new work is not taken at the moment")
 
 // held asks Config.Admit. A rejection is always taken: it only stops.
 func (e *Engine) held(ctx context.Context, kind string) error {
+	if err := e.standstill(); err != nil {
+		return err
+	}
 	if e.Admit == nil || kind == KindRejection {
 		return nil
 	}

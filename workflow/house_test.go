@@ -37,6 +37,8 @@ type house struct {
 
 	clock  *steps
 	rules  *rules
+	policy workflow.Policy // what the engine asks: rules, or what the registry pins
+	pinned workflow.Policy // what the guard asks; nil where the registry pins none
 	canary workflow.Canary
 	depot  *depot
 
@@ -176,12 +178,19 @@ const (
 	ttl    = 3600 // its approval TTL
 )
 
-func newHouse(t testing.TB) *house {
+// newHouse is a house whose registry pins a policy, where one is given.
+func newHouse(t testing.TB, pinned ...workflow.Policy) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), keys: map[string]signer.Signer{}, clock: &steps{}, depot: newDepot(),
 		rules: &rules{verdict: upgrade.PolicyVerdict{Allow: true, OnCanaryFailure: upgrade.CanaryRollback}}}
 	h.stopRun, h.stopGuard = func() {}, func() {}
+	h.policy = h.rules
 	h.doc = h.document()
+	if len(pinned) > 0 {
+		h.policy, h.pinned = pinned[0], pinned[0]
+		digest := pinned[0].Digest()
+		h.doc.Rules.PolicyDigest = &digest
+	}
 	var five []signer.Signer
 	for _, p := range people {
 		five = append(five, h.keys[p])
@@ -240,7 +249,7 @@ func (h *house) document() keyregistry.Document {
 func (h *house) socket() string { return filepath.Join(h.dir, "guard.sock") }
 
 func (h *house) guardConfig() guard.Config {
-	return guard.Config{Root: h.root, MemoryPath: filepath.Join(h.dir, "memory"), Records: h.keys["records"], Audit: h.keys["audit"], Clock: h.clock.now}
+	return guard.Config{Root: h.root, MemoryPath: filepath.Join(h.dir, "memory"), Records: h.keys["records"], Audit: h.keys["audit"], Clock: h.clock.now, Policy: h.pinned}
 }
 
 // openGuard starts the guard's process, as far as its memory and its socket tell.
@@ -271,7 +280,7 @@ func (h *house) openStore() {
 func (h *house) newEngine() *workflow.Engine { return h.engineOn(h.store, "one") }
 
 func (h *house) engineOn(store *storage.SQLite, instance string) *workflow.Engine {
-	return workflow.New(workflow.Config{Store: store, Artifacts: h.artifacts, Guard: h.guard, Policy: h.rules, Deployer: h.depot, Canary: h.canary,
+	return workflow.New(workflow.Config{Store: store, Artifacts: h.artifacts, Guard: h.guard, Policy: h.policy, Deployer: h.depot, Canary: h.canary,
 		Clock: h.clock.now, Root: h.root, Instance: instance, Logger: testLogger,
 		SetEventKey: func(id envelope.ID, s signer.Signer, _ envelope.Envelope) error {
 			store.SetEventKey(id, s)

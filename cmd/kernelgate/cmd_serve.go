@@ -62,7 +62,7 @@ func (a *app) serve(ctx context.Context, c *Config) (err error) {
 	if g.notifier, err = g.openNotifier(); err != nil {
 		return err
 	}
-	l, url, err := listen(c)
+	l, url, err := listen(c, log)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (g *gateway) handler(sessions func(*http.Request) (envelope.ID, string, boo
 		return nil, err
 	}
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), g.tally)
 	g.busMetrics(metrics)
 	face := &api.Gateway{Workflow: g.engine, Store: g.store}
 	return api.New(api.Config{
@@ -118,6 +118,7 @@ func (a *app) work(ctx context.Context, g *gateway, l net.Listener, h http.Handl
 		guards.Go(func() { a.supervise(guardCtx, g) })
 	}
 	guards.Go(func() { g.watchGuard(guardCtx) })
+	guards.Go(func() { g.watchLog(guardCtx) })
 	engines.Go(func() {
 		g.awaitGuard(engineCtx)
 		if err := g.engine.Run(engineCtx); err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 func TestHelpHasExamples(t *testing.T) {
-	for _, words := range [][]string{{"init"}, {"serve"}, {"guard"}, {"token", "create"}, {"config", "check"}, {"version"}} {
+	for _, words := range [][]string{{"init"}, {"serve"}, {"guard"}, {"guard", "rebuild"}, {"token", "create"}, {"config", "check"}, {"version"}} {
 		code, out, _ := call(t.Context(), append(words, "--help")...)
 		if code != 0 || !strings.Contains(out, "kernelgate "+strings.Join(words, " ")) || !strings.Contains(out, "Examples:") {
 			t.Errorf("%v: %d\n%s", words, code, out)

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kernelgate/kernelgate/storage/bus"
+	"github.com/kernelgate/kernelgate/workflow"
 )
 
 const (
@@ -101,8 +102,16 @@ func (g *gateway) openBus() (err error) {
 	return err
 }
 
-// admit says whether new work is taken.
+// admit says whether new work is taken: not while too much of the log awaits
+// its seal, or the bus.
 func (g *gateway) admit(ctx context.Context) error {
+	lag, err := g.logLag(ctx)
+	if err != nil {
+		return err
+	}
+	if limit := g.config.Limits.MaxUnsealedEvents; lag > limit {
+		return fmt.Errorf("%w: %d events of the log are not sealed, more than %d (limits.maxUnsealedEvents); the guard must seal first", workflow.ErrHeld, lag, limit)
+	}
 	if g.bus == nil {
 		return nil
 	}

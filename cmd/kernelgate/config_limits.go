@@ -14,11 +14,16 @@ const (
 type Limits struct {
 	Drain          time.Duration `yaml:"drain"`          // for requests under way, at the end
 	UnsealedEvents int64         `yaml:"unsealedEvents"` // with which the gateway is still ready
+	// MaxUnsealedEvents are those with which it still takes new work.
+	MaxUnsealedEvents int64 `yaml:"maxUnsealedEvents"`
 }
 
 func (l *Limits) settle(*Config) error {
 	if l.Drain <= 0 || l.UnsealedEvents <= 0 {
 		return errors.New("drain and unsealedEvents must be positive")
+	}
+	if l.MaxUnsealedEvents < l.UnsealedEvents {
+		return errors.New("maxUnsealedEvents must not be below unsealedEvents")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 )
 
@@ -38,15 +39,15 @@ func checkListen(c *Config) error {
 }
 
 // listen opens the API's address and says its URL.
-func listen(c *Config) (net.Listener, string, error) {
+func listen(c *Config, log *slog.Logger) (net.Listener, string, error) {
 	var config *tls.Config
 	scheme := "http"
 	if c.TLS.on() {
-		certificate, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
+		pair, err := openKeyPair(c.TLS, log)
 		if err != nil {
-			return nil, "", fmt.Errorf("tls: %w", err)
+			return nil, "", err
 		}
-		config = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+		config = &tls.Config{GetCertificate: pair.get, MinVersion: tls.VersionTLS12}
 		scheme = "https"
 	}
 	l, err := net.Listen("tcp", c.Listen)

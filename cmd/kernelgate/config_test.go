@@ -95,7 +95,8 @@ func TestConfigRefuses(t *testing.T) {
 		"plain HTTP by name":    {"listen: gateway.example:80\n", "plain HTTP"},
 		"no address":            {"listen: here\n", "listen"},
 		"half of TLS":           {"tls:\n  cert: x\n", "both cert and key"},
-		"postgres":              {"database:\n  url: postgres://db/x\n", "postgres"},
+		"another database":      {"database:\n  url: mysql://db/x\n", "mysql"},
+		"password in a URL":     {"database:\n  url: postgres://u:p@db/x\n", "passwordFile"},
 		"bucket":                {"artifacts:\n  url: s3://bucket\n", "s3"},
 		"no room":               {"artifacts:\n  maxBytes: 0\n", "positive"},
 		"guard address":         {"guard:\n  address: guard.sock\n", "neither unix:/path nor tls://host:port"},
@@ -118,6 +119,7 @@ func TestConfigRefuses(t *testing.T) {
 		"canary without check":  {"targets:\n  web: {release: {dir: x}}\ncanary:\n  web: {window: 1m}\n", "0 checks"},
 		"log format":            {"log:\n  format: xml\n", "xml"},
 		"log level":             {"log:\n  level: loud\n", "loud"},
+		"hard limit below soft": {"limits: {unsealedEvents: 5, maxUnsealedEvents: 4}\n", "maxUnsealedEvents"},
 		"no drain":              {"limits:\n  drain: 0s\n", "drain"},
 	} {
 		t.Run(name, func(t *testing.T) {

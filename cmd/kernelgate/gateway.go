@@ -30,12 +30,13 @@ type gateway struct {
 	guard     *guard.Client
 	engine    *workflow.Engine
 	notifier  *notify.Notifier // nil: nobody is told
-	closers   []func() error   // called last to first
+	tally     *tally
+	closers   []func() error // called last to first
 }
 
 // assemble opens the parts. The guard is asked nothing yet.
 func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err error) {
-	g = &gateway{config: c, log: log}
+	g = &gateway{config: c, log: log, tally: newTally()}
 	if g.guard, err = c.Guard.endpoint().Client(); err != nil {
 		return nil, err
 	}
@@ -74,8 +75,12 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err
 	if err != nil {
 		return g, err
 	}
+	witnesses, err := c.Witnesses.open(db)
+	if err != nil {
+		return g, err
+	}
 	g.engine = workflow.New(workflow.Config{
-		Store: db, Artifacts: artifacts, Guard: g.guard, Policy: rules, Deployer: targets, Canary: watch,
+		Store: db, Artifacts: artifacts, Guard: g.guard, Policy: rules, Deployer: targets, Canary: watch, Witnesses: witnesses, AwaitWitnesses: c.Witnesses.Await,
 		Root: c.Root, Instance: c.Instance, Logger: log, Admit: g.admit,
 		SetEventKey: func(id envelope.ID, s signer.Signer, _ envelope.Envelope) error {
 			db.SetEventKey(id, s)

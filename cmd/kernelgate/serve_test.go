@@ -104,4 +104,10 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
+	// The guard signed what the log accounts for, and nothing else.
+	eventually(t, "the counts agree", func() bool {
+		_, body := get(p.url(t) + "/metrics")
+		return strings.Contains(body, `kernelgate_guard_signatures{kind="record"} 1`) && strings.Contains(body, `kernelgate_log_signatures{kind="record"} 1`) &&
+			strings.Contains(body, `kernelgate_log_events{type="guard.denied"} 0`) && strings.Contains(body, "kernelgate_log_newest_event_timestamp_seconds")
+	})
 }

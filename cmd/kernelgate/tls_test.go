@@ -61,6 +61,14 @@ func TestTLSAndGuardCommand(t *testing.T) {
 		return err == nil
 	})
 	w.verifyLog(t, c)
+	// A renewed certificate is used without a restart.
+	transport.CloseIdleConnections()
+	renewed := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: certificate(t, w.dir)}}
+	defer renewed.CloseIdleConnections()
+	eventually(t, "the renewed certificate", func() bool {
+		response, err := (&http.Client{Transport: renewed}).Get(p.url(t) + "/livez")
+		return err == nil && response.Body.Close() == nil
+	})
 	guard := guardPID(t, p)
 	p.kill()
 	eventually(t, "the guard ends with serve", func() bool { return !alive(guard) })
