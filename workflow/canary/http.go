@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -81,6 +82,7 @@ func (p *prober) request(ctx context.Context, client *http.Client) error {
 
 func (p *prober) judge(now, before *Measurement) []string {
 	var codes []string
+	now.Limits = p.limits()
 	if now.Samples < p.SLA.MinSamples {
 		codes = append(codes, codeFewSamples)
 	}
@@ -104,6 +106,15 @@ func (p *prober) judge(now, before *Measurement) []string {
 		return codes
 	}
 	return append(codes, p.regressions(now, before)...)
+}
+
+func (p *prober) limits() *Limits {
+	l := &Limits{P50: p.SLA.P50.Microseconds(), P95: p.SLA.P95.Microseconds(), P99: p.SLA.P99.Microseconds()}
+	if p.SLA.ErrorRate != nil {
+		rate := int64(math.Round(*p.SLA.ErrorRate * 1e6))
+		l.ErrorRate = &rate
+	}
+	return l
 }
 
 func (p *prober) regressions(now, before *Measurement) []string {

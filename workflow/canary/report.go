@@ -26,14 +26,23 @@ type Measurement struct {
 	Codes     []string `json:"codes"`           // what is wrong; empty in a baseline
 	Detail    string   `json:"detail,omitzero"` // the last error, in plain words
 	Errors    int64    `json:"errors"`
-	ErrorRate int64    `json:"errorRatePpm"` // errors per million samples
-	Kind      string   `json:"kind"`         // http, prometheus, exec
+	ErrorRate int64    `json:"errorRatePpm"`    // errors per million samples
+	Kind      string   `json:"kind"`            // http, prometheus, exec
+	Limits    *Limits  `json:"limits,omitzero"` // that it was judged by; http only
 	Name      string   `json:"name"`
 	P50       int64    `json:"p50Micros,omitzero"`
 	P95       int64    `json:"p95Micros,omitzero"`
 	P99       int64    `json:"p99Micros,omitzero"`
 	Samples   int64    `json:"samples"`        // errors included
 	Value     string   `json:"value,omitzero"` // prometheus: the median, a decimal number
+}
+
+// Limits are a check's SLA, as far as one is set. A limit that is absent is none.
+type Limits struct {
+	ErrorRate *int64 `json:"errorRatePpm,omitzero"`
+	P50       int64  `json:"p50Micros,omitzero"`
+	P95       int64  `json:"p95Micros,omitzero"`
+	P99       int64  `json:"p99Micros,omitzero"`
 }
 
 // codeFewSamples alone makes a canary inconclusive; beside others it failed.
