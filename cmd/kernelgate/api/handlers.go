@@ -38,7 +38,7 @@ var submitters = map[Kind][]Role{
 	KindTestRequest:      {RoleApprover},
 	KindTestResult:       {RoleCI},
 	KindEmergencyTrigger: {RoleApprover},
-	KindKeySuspension:    {RoleApprover},
+	KindKeySuspension:    {RoleApprover, RoleRequestor, RoleCI}, // everybody suspends own keys
 }
 
 func (s *server) PostRecord(c echo.Context) error {
