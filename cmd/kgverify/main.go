@@ -107,6 +107,10 @@ func parse(args []string) (options, error) {
 			// An unset variable of a script must not switch the check off.
 			return errors.New("the name is empty")
 		}
+		if o.artifact != "" {
+			// Only one of two would be checked.
+			return errors.New("it is given twice")
+		}
 		o.artifact = name
 		return nil
 	})

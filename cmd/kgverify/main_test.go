@@ -69,6 +69,7 @@ func TestExitCodes(t *testing.T) {
 		"no root":                  {[]string{quorum}, "", exitUsage, "--root is missing"},
 		"a malformed root":         {[]string{"--root", "sha256:12", quorum}, "", exitUsage, "is not a digest"},
 		"an empty artifact":        {[]string{"--root", digest, "--artifact", "", quorum}, "", exitUsage, "the name is empty"},
+		"two artifacts":            {[]string{"--root", digest, "--artifact", quorum, "--artifact", artifact, quorum}, "", exitUsage, "given twice"},
 		"a flag behind --":         {[]string{"--root", digest, "--", quorum, "--no-audit"}, "", exitUsage, "one is needed"},
 		"a file behind --":         {[]string{"--root", digest, "--", quorum}, "", exitValid, "VALID  upgrade"},
 		"no file":                  {[]string{"--root", digest}, "", exitUsage, "one is needed"},
