@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/webauthn"
+	"github.com/go-json-experiment/json"
 
 	"github.com/kernelgate/kernelgate/cmd/kernelgate/commandpad"
 	"github.com/kernelgate/kernelgate/signer/envelope"
@@ -132,4 +133,30 @@ func (p *person) verifies(yes bool) {
 
 func containsWords(text, words string) bool {
 	return strings.Contains(strings.ToLower(text), words)
+}
+
+type signingRequest struct {
+	ID        string `json:"id"`
+	UpgradeID string `json:"upgradeId"`
+	Decision  string `json:"decision"`
+	Notes     string `json:"notes"`
+}
+
+// signingRequest is what a person asked their own machine to sign last.
+func (w *world) signingRequest(t *testing.T, cookie string) signingRequest {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.origin+"/v1/signing-requests", nil)
+	check(t, err)
+	req.Header.Set("Cookie", cookie)
+	resp, err := http.DefaultClient.Do(req)
+	check(t, err)
+	defer resp.Body.Close()
+	var list struct {
+		Requests []signingRequest `json:"requests"`
+	}
+	check(t, json.UnmarshalRead(resp.Body, &list))
+	if len(list.Requests) == 0 {
+		t.Fatal("nothing was asked")
+	}
+	return list.Requests[len(list.Requests)-1]
 }

@@ -176,3 +176,34 @@ func TestChangedWhileReading(t *testing.T) {
 	read2.open("/upgrades/" + string(m.UpgradeID) + "/approve")
 	read2.sees("A new registry is in force since you signed")
 }
+
+// For a key outside the browser the page asks the approver's own machine. Here
+// the test is the agent: it signs by itself, and the page shows it arrive.
+func TestSendToMyMachine(t *testing.T) {
+	w := newWorld(t)
+	p := w.sit(t, browser(t), "ryan")
+	p.enrol("approver")
+	m, digest := w.propose(t, change{rationale: "A page", page: "1", base: upgrade.None, components: []string{"web"}})
+	p.open("/upgrades/" + string(m.UpgradeID) + "/approve")
+	p.sees("No agent of yours is connected")
+	p.fill(`form[data-send] [name="text"]`, "Seen on my machine")
+	p.click(`form[data-send] .actions button`)
+	p.sees("It waits for kgctl agent on your machine")
+	p.shot("approve-sent")
+	agent := w.session(t, "ryan", "approver")
+	own := map[string]string{"Origin": w.origin}
+	request := w.signingRequest(t, agent)
+	if request.UpgradeID != string(m.UpgradeID) || request.Decision != "approve" || request.Notes != "Seen on my machine" {
+		t.Fatalf("%+v was asked", request)
+	}
+	report := "/v1/signing-requests/" + request.ID
+	if status := w.call(t, agent, "POST", report, `{"state":"shown"}`, own); status != 200 {
+		t.Fatalf("shown: %d", status)
+	}
+	p.sees("Your machine shows it. Decide there.")
+	w.approveAll(t, m, digest, "ryan")
+	if status := w.call(t, agent, "POST", report, `{"state":"signed"}`, own); status != 200 {
+		t.Fatalf("signed: %d", status)
+	}
+	p.sees("Two more approvals are needed")
+}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	browserprotocol "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
@@ -246,4 +247,26 @@ func eval[T any](p *person, expression string) T {
 func (p *person) openLink(link string) {
 	p.t.Helper()
 	p.run(chromedp.Navigate(link), chromedp.WaitVisible(chromedp.CSS("main")))
+}
+
+// download clicks on a link and is the content of the file that it gives.
+func (p *person) download(selector string) string {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	c := chromedp.FromContext(p.ctx)
+	_, err := cdp.Call(p.ctx, c.Browser, browserprotocol.SetDownloadBehavior, browserprotocol.SetDownloadBehaviorParams{
+		Behavior: browserprotocol.SetDownloadBehaviorBehaviorAllow, BrowserContextID: c.BrowserContextID, DownloadPath: dir})
+	check(p.t, err)
+	p.click(selector)
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+		check(p.t, err)
+		if len(files) == 1 {
+			data, err := os.ReadFile(files[0])
+			check(p.t, err)
+			return string(data)
+		}
+	}
+	p.t.Fatalf("%s gives no file", selector)
+	return ""
 }

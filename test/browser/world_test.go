@@ -156,7 +156,7 @@ func (w *world) serve(t *testing.T, listener net.Listener) {
 		Checks: []commandpad.Check{{Name: "Guard", Run: w.engine.Guard.Probe}}, Clock: w.now, Logger: log})
 	check(t, err)
 	ok := func(context.Context) error { return nil }
-	calls, err := api.New(api.Config{Engine: &api.Gateway{Workflow: w.engine, Store: w.store}, Artifacts: w.artifacts, Tokens: file, Sessions: pad.Identify,
+	calls, err := api.New(api.Config{Engine: &api.Gateway{Workflow: w.engine, Store: w.store}, Artifacts: w.artifacts, Tokens: file, Sessions: pad.Identify, SigningRequests: w.store,
 		Health: api.Health{Database: ok, Guard: ok, LogLag: func(context.Context) (int64, error) { return 0, nil }, MaxLogLag: 1000}, Logger: log, Metrics: prometheus.NewRegistry()})
 	check(t, err)
 	mux := http.NewServeMux()

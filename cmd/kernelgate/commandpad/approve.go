@@ -20,6 +20,7 @@ type approvePage struct {
 	*upgradePage
 	Ceremony   string // JSON, for the page's script
 	BrowserKey bool   // the person has a key that signs here
+	Seated     bool   // the person is one of the five
 	MayDecide  bool   // rejections and test requests are taken
 	Window     string // for ratification
 }
@@ -54,7 +55,8 @@ func (p *Pad) approve(w http.ResponseWriter, r *http.Request, u user) error {
 	if err != nil {
 		return err
 	}
-	page.MayDecide = page.seatOf(u.Person) && page.Open()
+	page.Seated = page.seatOf(u.Person)
+	page.MayDecide = page.Seated && page.Open()
 	p.render(w, r, http.StatusOK, "approve", frame{Title: "Approve: " + page.Intent, User: u, Place: "inbox", Page: page})
 	return nil
 }

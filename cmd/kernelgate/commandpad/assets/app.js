@@ -239,6 +239,55 @@ document.addEventListener("submit", (event) => {
   attempt(event.submitter, () => decide(form, form.dataset.kind, event.submitter));
 });
 
+// What became of a request to the approver's own machine.
+const sentStates = { waiting: "Sent. It waits for kgctl agent on your machine.", shown: "Your machine shows it. Decide there.", signed: "Signed there.",
+  declined: "Declined there. Nothing was signed.", failed: "It failed there.", withdrawn: "A newer request took its place." };
+
+// send asks the agent on the approver's machine. It carries no authority: the
+// agent looks at everything itself and asks there.
+async function send(form, button) {
+  const value = (name) => form.elements[name].value.trim(), decision = value("decision");
+  const body = { upgradeId: form.dataset.send, decision };
+  if (value("text")) body[decision === "reject" ? "reason" : "notes"] = value("text");
+  if (decision === "approve" && form.elements.preapprove.checked) body.preapproveRollback = true;
+  if (decision === "request-tests") body.tests = listed(value("tests"));
+  let request = await call("POST", "/v1/signing-requests", body);
+  while (request && ["waiting", "shown"].includes(request.state)) {
+    say(button, sentStates[request.state]);
+    await new Promise((done) => setTimeout(done, 1500));
+    request = (await call("GET", "/v1/signing-requests")).requests.find((r) => r.id === request.id);
+  }
+  if (!request) throw new Error("Your machine did not answer in time. Send it again.");
+  if (request.state === "signed") { location.assign(`/upgrades/${form.dataset.send}`); return; }
+  throw new Error([sentStates[request.state], request.detail].filter(Boolean).join(" "));
+}
+
+// agentThere says whether an agent of this person waits.
+async function agentThere() {
+  const form = document.querySelector("form[data-send]");
+  if (!form) return;
+  const place = form.querySelector("[data-agent]");
+  try {
+    const { agentConnected } = await call("GET", "/v1/signing-requests");
+    place.textContent = agentConnected ? "Your agent is connected. It computes everything itself, shows it on that machine and asks there." : "No agent of yours is connected. Start kgctl agent on the machine that holds the key, or use the line below.";
+  } catch (error) { place.textContent = error.message; }
+}
+
+document.addEventListener("change", (event) => {
+  const form = event.target.closest("form[data-send]");
+  if (!form || event.target.name !== "decision") return;
+  for (const label of form.querySelectorAll("[data-for]")) label.hidden = label.dataset.for !== event.target.value;
+  form.querySelector("[data-text]").textContent = event.target.value === "reject" ? "Why it should not be applied" : "Note";
+  form.elements.text.required = event.target.value === "reject";
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest("form[data-send]");
+  if (!form) return;
+  event.preventDefault();
+  attempt(event.submitter, () => send(form, event.submitter));
+});
+
 const listed = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
 
 // upload sends a file with progress, and has the gateway compare the digest.
@@ -359,4 +408,5 @@ addEventListener("afterprint", () => { for (const details of folded) details.ope
 
 localTimes(document);
 setInterval(countDown, 1000);
+agentThere();
 follow();
