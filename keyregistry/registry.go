@@ -62,6 +62,7 @@ type Registry struct {
 	digest    envelope.Digest
 	keys      map[envelope.KeyID]Entry
 	approvers map[envelope.ID]int
+	memo      *memo // nil: every signature is verified
 }
 
 func newRegistry(doc *Document, digest envelope.Digest) *Registry {

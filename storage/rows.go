@@ -301,6 +301,15 @@ func (r *reader) Registry() ([]keyregistry.SignedDocument, error) {
 	}, "SELECT document, statement FROM registry ORDER BY version")
 }
 
+// NewestRegistry is the newest document.
+func (r *reader) NewestRegistry() (version int64, document []byte, err error) {
+	err = r.tx.QueryRowContext(r.ctx, "SELECT version, document FROM registry ORDER BY version DESC LIMIT 1").Scan(&version, &document)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil, nil
+	}
+	return version, document, err
+}
+
 // AddRegistry stores the entry of a version.
 func (w *writer) AddRegistry(version int64, e keyregistry.SignedDocument) error {
 	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO registry (version, document, statement) VALUES ($1, $2, $3)", version, e.Document, e.Statement.Bytes())

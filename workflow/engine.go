@@ -22,6 +22,10 @@ import (
 // not go with what is asked. The text says why.
 var ErrConflict = errors.New("conflict")
 
+// rememberedSignatures is how many records' signatures, at least, are not
+// verified again each time that their upgrade is looked at.
+const rememberedSignatures = 1 << 14
+
 // Config is what an engine is made of.
 type Config struct {
 	Store     Store
@@ -105,18 +109,25 @@ func (e *Engine) poke() { signal(e.wake) }
 
 // registries is the accepted chain, verified again only where it grew.
 func (e *Engine) registries(r Reader) (upgrade.Registries, error) {
-	entries, err := r.Registry()
+	version, newest, err := r.NewestRegistry()
 	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if n := len(entries); n > 0 && len(e.regs) == n && e.regs.Last().Digest() == envelope.DigestOf(entries[n-1].Document) {
+	if n := len(e.regs); n > 0 && int64(n) == version && e.regs.Last().Digest() == envelope.DigestOf(newest) {
 		return e.regs, nil
+	}
+	entries, err := r.Registry()
+	if err != nil {
+		return nil, err
 	}
 	regs, err := upgrade.AcceptAll(e.Root, entries)
 	if err != nil {
 		return nil, err
+	}
+	for i := range regs {
+		regs[i] = regs[i].Remembering(rememberedSignatures)
 	}
 	e.regs = regs
 	return regs, nil

@@ -43,6 +43,17 @@ func (e *Engine) decide(ctx context.Context, d *dossier, as upgrade.Case, spent 
 	}
 }
 
+// stillAllows says that the newest decision would come out as it did: the policy
+// is the same, was asked a moment ago and looks at its input alone, and no test
+// was reported since. The policy is asked anew before anything is applied.
+func (e *Engine) stillAllows(d *dossier, now envelope.Time) bool {
+	if _, pure := e.Policy.(Pure); !pure || d.policy == nil || !d.policy.Allow || d.testedSeq > d.decidedSeq {
+		return false
+	}
+	age := now.Sub(d.policy.EvaluatedAt)
+	return d.policy.PolicyDigest == e.Policy.Digest() && d.policy.Engine == e.Policy.Engine() && age >= 0 && age <= upgrade.PolicyMaxAge
+}
+
 func reasons(p *upgrade.PolicyDecision) string {
 	text := ""
 	for _, v := range p.Violations {

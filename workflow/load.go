@@ -38,15 +38,17 @@ type dossier struct {
 	reg       *keyregistry.Registry // the one in force
 	suspended upgrade.Suspended
 
-	manifest  *upgrade.Manifest
-	envelope  envelope.Envelope // the manifest's
-	decisions []upgrade.Decision
-	tests     map[string]test    // the newest result by name
-	trigger   *envelope.Envelope // the newest
-	policy    *upgrade.PolicyDecision
-	bundle    []byte // the newest quorum bundle
-	record    *envelope.Envelope
-	newest    envelope.Time // receipt of the newest record of people or CI
+	manifest   *upgrade.Manifest
+	envelope   envelope.Envelope // the manifest's
+	decisions  []upgrade.Decision
+	tests      map[string]test    // the newest result by name
+	trigger    *envelope.Envelope // the newest
+	policy     *upgrade.PolicyDecision
+	decidedSeq int64  // where the newest policy decision stands among the records
+	testedSeq  int64  // where the newest test result stands
+	bundle     []byte // the newest quorum bundle
+	record     *envelope.Envelope
+	newest     envelope.Time // receipt of the newest record of people or CI
 
 	ratifying    []byte // the newest ratification's bundle
 	ratification *envelope.Envelope
@@ -118,7 +120,7 @@ func (e *Engine) load(r Reader, id envelope.UUID, now envelope.Time) (*dossier, 
 func (d *dossier) add(rec Record, now envelope.Time) (err error) {
 	switch rec.Kind {
 	case KindPolicyDecision:
-		d.policy = new(upgrade.PolicyDecision)
+		d.policy, d.decidedSeq = new(upgrade.PolicyDecision), rec.Seq
 		return envelope.DecodeCanonical(rec.Body, upgrade.MaxBundle, d.policy)
 	case KindQuorumBundle:
 		d.bundle = rec.Body
@@ -158,6 +160,7 @@ func (d *dossier) add(rec Record, now envelope.Time) (err error) {
 	case KindTrigger:
 		d.trigger = &env
 	case KindTestResult:
+		d.testedSeq = max(d.testedSeq, rec.Seq)
 		result, verr := upgrade.VerifyTestResult(d.reg, env, d.manifest.PatchHash, now)
 		if verr == nil {
 			d.tests[result.Name] = test{*result, env}

@@ -229,6 +229,13 @@ func (s *state) UpgradeEvents(id envelope.UUID) (list []workflow.StoredEvent, _ 
 	return list, nil
 }
 
+func (s *state) NewestRegistry() (int64, []byte, error) {
+	if len(s.registry) == 0 {
+		return 0, nil, nil
+	}
+	return int64(len(s.registry)), s.registry[len(s.registry)-1].Document, nil
+}
+
 func (s *state) Checkpoint() (string, int64, error) {
 	if s.note == "" {
 		return "", 0, workflow.ErrNotFound

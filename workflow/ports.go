@@ -22,6 +22,12 @@ type Policy interface {
 	Digest() envelope.Digest
 }
 
+// Pure is a policy whose answer depends on its input alone.
+type Pure interface {
+	Policy
+	Pure()
+}
+
 // Opaque is a policy whose rules cannot be seen from here, such as a server's:
 // its digest is the operator's word. It cannot be used where the registry pins
 // a policy.

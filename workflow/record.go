@@ -51,7 +51,7 @@ func (e *Engine) submitRecord(ctx context.Context, kind string, env envelope.Env
 	// Of an emergency the policy was asked when it was applied; people ratify
 	// it or do not.
 	var decision *upgrade.PolicyDecision
-	if open(d.State) {
+	if open(d.State) && !e.stillAllows(d, now) {
 		decision = e.decide(ctx, d, upgrade.CaseQuorum, spent, now)
 	}
 	if decision != nil && !decision.Allow && kind == KindApproval {

@@ -129,6 +129,9 @@ type Reader interface {
 	// currency, sorted.
 	Spent(target envelope.ID, month string) ([]upgrade.Cost, error)
 	Registry() ([]keyregistry.SignedDocument, error)
+	// NewestRegistry is the last document's version and bytes; 0 and nil where
+	// there is none.
+	NewestRegistry() (version int64, document []byte, err error)
 	Suspensions(registryDigest envelope.Digest) ([]envelope.Envelope, error)
 
 	Events(from int64, limit int) ([]StoredEvent, error)
@@ -172,7 +175,10 @@ type Tx interface {
 }
 
 // Store keeps the workflow's state, the records and the log. What Update did
-// is durable when it returns nil, and undone when it returns an error.
+// is durable when it returns nil, and undone when it returns an error. f may be
+// called again, on the state as it is then, where a transaction was lost before
+// it was committed; so what it leaves in its caller's variables must not depend
+// on what an earlier call left there.
 type Store interface {
 	Update(ctx context.Context, f func(Tx) error) error
 	View(ctx context.Context, f func(Reader) error) error

@@ -25,6 +25,12 @@ func (e *Engine) Submit(ctx context.Context, kind string, env envelope.Envelope)
 	if err := env.Check(); err != nil {
 		return Result{}, err
 	}
+	if e.held(ctx, kind) == nil {
+		if result, err := e.submitAtOnce(ctx, kind, env); !errors.Is(err, errLook) {
+			e.poke()
+			return result, err
+		}
+	}
 	if known, err := e.known(ctx, kind, env.PayloadDigest()); err != nil || known != nil {
 		if known != nil {
 			return *known, err

@@ -130,6 +130,9 @@ func (p *Embedded) Engine() string { return "opa/" + version.Version + " sentine
 // Digest is SHA-256 over the policy's files, as docs/policy.md defines it.
 func (p *Embedded) Digest() envelope.Digest { return p.digest }
 
+// Pure implements workflow.Pure: capabilities leaves no other functions.
+func (p *Embedded) Pure() {}
+
 // Evaluate asks the policy. It ends after 5 seconds at the latest.
 func (p *Embedded) Evaluate(ctx context.Context, input upgrade.PolicyInput) (upgrade.PolicyVerdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, evaluationLimit)

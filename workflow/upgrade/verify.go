@@ -42,7 +42,7 @@ func verifySigner(reg *keyregistry.Registry, env envelope.Envelope, person envel
 	if err := entry.RequireValid(t); err != nil {
 		return entry, err
 	}
-	return entry, entry.Key.Verify(env, env.Signatures[0])
+	return entry, reg.Verify(entry, env)
 }
 
 // verifyRecord verifies an approver's record about one manifest.
