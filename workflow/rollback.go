@@ -110,6 +110,7 @@ func (d *dossier) created(tx Tx, decision *upgrade.PolicyDecision, now envelope.
 func (e *Engine) prepareRollback(ctx context.Context, id envelope.UUID) (d *dossier, proof *LogProof, err error) {
 	err = e.change(ctx, id, func(got *dossier, tx Tx) error {
 		now := e.now()
+		d = nil
 		if got.State != StateRollbackScheduled {
 			return nil
 		}

@@ -67,6 +67,7 @@ func Run(t *testing.T, many bool, database func(t *testing.T) Open) {
 	}
 	if many {
 		t.Run("two stores, one chain", func(t *testing.T) { twoStores(t, database(t)) })
+		t.Run("two stores, one session", func(t *testing.T) { oneSession(t, database(t)) })
 		t.Run("two stores, one claim", func(t *testing.T) { oneClaim(t, database(t)) })
 	}
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/kernelgate/kernelgate/keyregistry/registrytest"
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/account"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow"
 )
@@ -225,5 +227,31 @@ func leaves(t *testing.T, open Open) {
 		if n != min(end, total) {
 			t.Errorf("%d leaves below %d", n, end)
 		}
+	}
+}
+
+// oneSession: what one store's people signed in with, another knows, and of an
+// invitation that both are shown one gets it.
+func oneSession(t *testing.T, open Open) {
+	ctx := context.Background()
+	one, two := open.with(t), open.with(t)
+	_, hash := account.NewSecret()
+	if err := one.PutSecret(ctx, account.Invitation, hash, []byte("ryan"), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if body, _, err := two.Secret(ctx, account.Invitation, hash); err != nil || string(body) != "ryan" {
+		t.Errorf("the other store has %q: %v", body, err)
+	}
+	var taken atomic.Int64
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			if _, err := []Store{one, two}[i%2].TakeSecret(ctx, account.Invitation, hash); err == nil {
+				taken.Add(1)
+			}
+		})
+	}
+	if group.Wait(); taken.Load() != 1 {
+		t.Errorf("%d took one invitation", taken.Load())
 	}
 }
