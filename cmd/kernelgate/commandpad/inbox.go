@@ -14,7 +14,7 @@ import (
 )
 
 // perList is how many upgrades the inbox shows of those under way, and of those done.
-const perList = 50
+const perList = 30
 
 var (
 	underWay = []workflow.State{

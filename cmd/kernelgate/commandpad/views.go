@@ -69,16 +69,25 @@ func (p *Pad) rows(r *http.Request, page workflow.Page, u user) (rows []row, nex
 			return err
 		}
 		list, cursor, err := reader.Upgrades(page)
+		if err != nil {
+			return err
+		}
 		next = cursor
 		for _, up := range list {
-			newest, recordErr := reader.NewestRecord(up.ID)
-			if recordErr != nil {
-				return recordErr
+			of := basis{id: up.ID, state: up.State, updated: up.UpdatedAt, reason: up.Reason, version: up.Version}
+			if !slices.Contains(over, up.State) { // what is over stays as it was decided
+				of.registry, of.suspensions = reg.Digest(), len(suspensions)
+				if of.newest, err = reader.NewestRecord(up.ID); err != nil {
+					return err
+				}
 			}
-			bases = append(bases, basis{up.ID, up.State, up.UpdatedAt, up.Reason, up.Version, newest, reg.Digest(), len(suspensions)})
+			bases = append(bases, of)
 		}
-		return err
+		return nil
 	})
+	if err != nil {
+		return nil, "", err
+	}
 	for _, of := range bases {
 		view, viewErr := p.view(r, of, reg)
 		if viewErr != nil {
@@ -86,7 +95,7 @@ func (p *Pad) rows(r *http.Request, page workflow.Page, u user) (rows []row, nex
 		}
 		rows = append(rows, rowOf(view, u))
 	}
-	return rows, next, err
+	return rows, next, nil
 }
 
 func (p *Pad) view(r *http.Request, of basis, reg *keyregistry.Registry) (workflow.View, error) {
