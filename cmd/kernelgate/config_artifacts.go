@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"path/filepath"
 
 	"github.com/kernelgate/kernelgate/storage/artifact"
+	"github.com/kernelgate/kernelgate/workflow"
 )
 
 // defaultMaxArtifact is in bytes.
@@ -14,7 +17,8 @@ const defaultMaxArtifact = 1 << 30
 
 // Artifacts is where artifacts are kept.
 type Artifacts struct {
-	URL      string `yaml:"url"`      // a directory, or file: and an absolute path
+	URL      string `yaml:"url"`      // a directory, file: and an absolute path, or s3://BUCKET
+	Spool    string `yaml:"spool"`    // a directory for artifacts on their way to a bucket
 	MaxBytes int64  `yaml:"maxBytes"` // of one artifact
 }
 
@@ -22,6 +26,7 @@ func (a *Artifacts) settle(c *Config) error {
 	if a.MaxBytes <= 0 {
 		return errors.New("maxBytes: set a positive number of bytes")
 	}
+	a.Spool = c.data(a.Spool, "spool")
 	u, err := url.Parse(a.URL)
 	if err != nil {
 		return fmt.Errorf("url: %q is neither a directory nor a URL", a.URL)
@@ -35,11 +40,22 @@ func (a *Artifacts) settle(c *Config) error {
 		}
 		a.URL = filepath.Clean(u.Path)
 	default:
-		return fmt.Errorf("url: %s is not a store that this version knows; name a directory", u.Scheme)
+		if err := artifact.CheckURL(u); err != nil {
+			return fmt.Errorf("url: %w", err)
+		}
 	}
 	return nil
 }
 
-func openArtifacts(c *Config) (*artifact.Dir, error) {
-	return artifact.OpenDir(c.Artifacts.URL, c.Artifacts.MaxBytes)
+type artifacts interface {
+	workflow.Artifacts
+	Close() error
+}
+
+func openArtifacts(ctx context.Context, c *Config, log *slog.Logger) (artifacts, error) {
+	a := &c.Artifacts
+	if filepath.IsAbs(a.URL) {
+		return artifact.OpenDir(a.URL, a.MaxBytes)
+	}
+	return artifact.OpenBlob(ctx, a.URL, a.Spool, a.MaxBytes, log)
 }

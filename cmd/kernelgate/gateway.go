@@ -53,7 +53,7 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err
 	g.store = db
 	g.closes(release)
 	g.closes(db.Close)
-	artifacts, err := openArtifacts(c)
+	artifacts, err := openArtifacts(ctx, c, log)
 	if err != nil {
 		return g, err
 	}

@@ -1,5 +1,6 @@
 // Package artifact stores artifacts by their SHA-256. It implements
-// workflow.Artifacts on a directory:
+// workflow.Artifacts on a directory (Dir) and on object storage (Blob), and
+// both pass one suite, artifacttest. A directory looks so:
 //
 //	objects/ab/cdef...   one plain file per artifact, 2 + 62 hexadecimal digits of its digest
 //	incoming/            what is still being written, one locked file per Put

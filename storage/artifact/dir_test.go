@@ -2,23 +2,22 @@ package artifact_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/storage/artifact"
+	"github.com/kernelgate/kernelgate/storage/artifact/artifacttest"
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-const limit = 1 << 20
+const limit = artifacttest.Limit
 
 func open(t *testing.T, dir string) *artifact.Dir {
 	t.Helper()
@@ -50,108 +49,46 @@ func objectPath(dir string, d envelope.Digest) string {
 	return filepath.Join(dir, "objects", d.Hex()[:2], d.Hex()[2:])
 }
 
-func TestPutThenOpen(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a", "b")
+// dir is a directory as the suite's place.
+type dir string
+
+func (d dir) Open(t *testing.T) workflow.Artifacts { return open(t, string(d)) }
+
+func (d dir) Damage(t *testing.T, digest envelope.Digest, content []byte) {
+	if err := os.WriteFile(objectPath(string(d), digest), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (d dir) Leftovers(t *testing.T) []string { return files(t, string(d)) }
+
+func TestDir(t *testing.T) {
+	artifacttest.Run(t, func(t *testing.T) artifacttest.Backend { return dir(filepath.Join(t.TempDir(), "a", "b")) })
+}
+
+// Stores that are opened while others write take nothing from the writers.
+func TestOpenWhileOthersPut(t *testing.T) {
+	dir := t.TempDir()
 	d := open(t, dir)
-	for _, content := range [][]byte{nil, []byte("x"), bytes.Repeat([]byte("kernel"), 50_000), make([]byte, limit)} {
-		digest, size, err := d.Put(t.Context(), bytes.NewReader(content))
-		if err != nil || digest != envelope.DigestOf(content) || size != int64(len(content)) {
-			t.Fatalf("Put of %d bytes = %s, %d, %v", len(content), digest, size, err)
-		}
-		r, size, err := open(t, dir).Open(t.Context(), digest)
-		if err != nil || size != int64(len(content)) {
-			t.Fatalf("Open = %d, %v", size, err)
-		}
-		if err := iotest.TestReader(r, content); err != nil {
-			t.Errorf("%d bytes: %v", len(content), err)
-		}
-		r.Close()
-	}
-	if got := len(files(t, filepath.Join(dir, "incoming"))); got != 0 {
-		t.Errorf("%d files left in incoming", got)
-	}
-}
-
-func TestOpenUnknown(t *testing.T) {
-	d := open(t, t.TempDir())
-	if _, _, err := d.Open(t.Context(), envelope.DigestOf([]byte("never put"))); !errors.Is(err, workflow.ErrNotFound) {
-		t.Errorf("error is %v", err)
-	}
-}
-
-func TestFailedPutLeavesNothing(t *testing.T) {
-	canceled, cancel := context.WithCancel(t.Context())
-	cancel()
-	broken := errors.New("connection lost")
-	for name, c := range map[string]struct {
-		ctx  context.Context
-		r    io.Reader
-		want error
-	}{
-		"one byte too many":     {t.Context(), bytes.NewReader(make([]byte, limit+1)), workflow.ErrArtifactTooBig},
-		"endless":               {t.Context(), endless{}, workflow.ErrArtifactTooBig},
-		"reader breaks":         {t.Context(), io.MultiReader(strings.NewReader("half"), iotest.ErrReader(broken)), broken},
-		"reader breaks at end":  {t.Context(), io.MultiReader(bytes.NewReader(make([]byte, limit)), iotest.ErrReader(broken)), broken},
-		"context ended before":  {canceled, strings.NewReader("x"), context.Canceled},
-		"truncated by the peer": {t.Context(), io.MultiReader(strings.NewReader("half"), iotest.ErrReader(io.ErrUnexpectedEOF)), io.ErrUnexpectedEOF},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			digest, size, err := open(t, dir).Put(c.ctx, c.r)
-			if !errors.Is(err, c.want) || digest != (envelope.Digest{}) || size != 0 {
-				t.Errorf("Put = %s, %d, %v", digest, size, err)
-			}
-			if left := files(t, dir); len(left) != 0 {
-				t.Errorf("left behind: %v", left)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			if _, _, err := d.Put(t.Context(), iotest.HalfReader(bytes.NewReader(bytes.Repeat([]byte{byte(i)}, 90_000)))); err != nil {
+				t.Error(err)
 			}
 		})
-	}
-}
-
-type endless struct{}
-
-func (endless) Read(p []byte) (int, error) { return len(p), nil }
-
-func TestDamageIsSeenBeforeTheLastByte(t *testing.T) {
-	content := bytes.Repeat([]byte("0123456789"), 10_000)
-	for name, damage := range map[string]func([]byte) []byte{
-		"bit flipped": func(b []byte) []byte { b[77] ^= 1; return b },
-		"last byte":   func(b []byte) []byte { b[len(b)-1] ^= 1; return b },
-		"shorter":     func(b []byte) []byte { return b[:len(b)-1] },
-		"longer":      func(b []byte) []byte { return append(b, 'x') },
-		"emptied":     func([]byte) []byte { return nil },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			d := open(t, dir)
-			digest, _, err := d.Put(t.Context(), bytes.NewReader(content))
+		all.Go(func() {
+			again, err := artifact.OpenDir(dir, limit)
 			if err != nil {
-				t.Fatal(err)
+				t.Error(err)
+				return
 			}
-			damaged := damage(bytes.Clone(content))
-			if err := os.WriteFile(objectPath(dir, digest), damaged, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			r, size, err := d.Open(t.Context(), digest)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.Close()
-			// A careless reader that asks for exactly size bytes learns it too.
-			if n, err := io.ReadFull(r, make([]byte, max(size, 1))); !errors.Is(err, workflow.ErrArtifactCorrupt) || n == len(damaged) && n > 0 {
-				t.Errorf("read %d of %d bytes, %v", n, len(damaged), err)
-			}
-			if _, err := r.Read(make([]byte, 1)); !errors.Is(err, workflow.ErrArtifactCorrupt) {
-				t.Errorf("then %v", err)
-			}
-			// The same content again repairs it.
-			if _, _, err := d.Put(t.Context(), bytes.NewReader(content)); err != nil {
-				t.Fatal(err)
-			}
-			if got, err := os.ReadFile(objectPath(dir, digest)); err != nil || !bytes.Equal(got, content) {
-				t.Errorf("not repaired: %d bytes, %v", len(got), err)
-			}
+			again.Close()
 		})
+	}
+	all.Wait()
+	if left := files(t, dir); len(left) != 8 {
+		t.Errorf("files are %v", left)
 	}
 }
 
@@ -169,47 +106,6 @@ func TestObjectIsNotFollowedOutside(t *testing.T) {
 	if r, _, err := d.Open(t.Context(), digest); err == nil {
 		r.Close()
 		t.Error("a link out of the store was opened")
-	}
-}
-
-func TestConcurrentPuts(t *testing.T) {
-	dir := t.TempDir()
-	stores := []*artifact.Dir{open(t, dir), open(t, dir)} // as two processes would
-	contents := [][]byte{bytes.Repeat([]byte("a"), 90_000), bytes.Repeat([]byte("b"), 90_000)}
-	var wg sync.WaitGroup
-	for i := range 32 {
-		wg.Go(func() {
-			content := contents[i/2%2]
-			digest, _, err := stores[i%2].Put(t.Context(), iotest.HalfReader(bytes.NewReader(content)))
-			if err != nil || digest != envelope.DigestOf(content) {
-				t.Errorf("Put = %s, %v", digest, err)
-				return
-			}
-			r, _, err := stores[(i+1)%2].Open(t.Context(), digest)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer r.Close()
-			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content) {
-				t.Errorf("read %d bytes, %v", len(got), err)
-			}
-		})
-	}
-	// Stores opened meanwhile take nothing from the writers.
-	for range 8 {
-		wg.Go(func() {
-			d, err := artifact.OpenDir(dir, limit)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			d.Close()
-		})
-	}
-	wg.Wait()
-	if left := files(t, dir); len(left) != len(contents) {
-		t.Errorf("files are %v", left)
 	}
 }
 
@@ -268,7 +164,7 @@ func TestConstantMemory(t *testing.T) {
 	result := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
 		for range b.N {
-			digest, _, err := d.Put(b.Context(), io.LimitReader(endless{}, size))
+			digest, _, err := d.Put(b.Context(), io.LimitReader(artifacttest.Endless{}, size))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -44,29 +44,37 @@ func (d *Dir) Put(ctx context.Context, r io.Reader) (envelope.Digest, int64, err
 
 // write copies r into file while hashing it, and syncs the file.
 func (d *Dir) write(ctx context.Context, file *os.File, r io.Reader) (envelope.Digest, int64, error) {
-	hash := sha256.New()
-	limited := io.LimitReader(&contextReader{ctx, r}, d.maxBytes)
-	size, err := io.Copy(io.MultiWriter(file, hash), limited)
+	digest, size, err := copyHashed(ctx, file, r, d.maxBytes)
 	if err != nil {
-		return envelope.Digest{}, 0, fmt.Errorf("artifact store: after %d bytes: %w", size, err)
-	}
-	if err := d.checkEnd(ctx, r, size); err != nil {
 		return envelope.Digest{}, 0, err
 	}
 	if err := file.Sync(); err != nil {
 		return envelope.Digest{}, 0, fmt.Errorf("artifact store: %w", err)
 	}
+	return digest, size, nil
+}
+
+// copyHashed copies at most limit bytes, hashing them.
+func copyHashed(ctx context.Context, w io.Writer, r io.Reader, limit int64) (envelope.Digest, int64, error) {
+	hash := sha256.New()
+	size, err := io.Copy(io.MultiWriter(w, hash), io.LimitReader(&contextReader{ctx, r}, limit))
+	if err != nil {
+		return envelope.Digest{}, 0, fmt.Errorf("artifact store: after %d bytes: %w", size, err)
+	}
+	if err := checkEnd(ctx, r, size, limit); err != nil {
+		return envelope.Digest{}, 0, err
+	}
 	return envelope.Digest(hash.Sum(nil)), size, nil
 }
 
 // checkEnd makes sure that r ended, and not only the limit.
-func (d *Dir) checkEnd(ctx context.Context, r io.Reader, size int64) error {
-	if size < d.maxBytes {
+func checkEnd(ctx context.Context, r io.Reader, size, limit int64) error {
+	if size < limit {
 		return nil
 	}
 	switch _, err := io.ReadFull(&contextReader{ctx, r}, make([]byte, 1)); {
 	case err == nil:
-		return fmt.Errorf("%w of %d bytes", workflow.ErrArtifactTooBig, d.maxBytes)
+		return fmt.Errorf("%w of %d bytes", workflow.ErrArtifactTooBig, limit)
 	case errors.Is(err, io.EOF):
 		return nil
 	default:

@@ -6,32 +6,31 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-// verified hashes a file while it is read. It checks the digest before it
+// verified hashes an object while it is read. It checks the digest before it
 // hands out the last bytes, not after: a reader that stops at the size it
 // expects, and never sees the end, must not get damaged content either.
 type verified struct {
-	file   *os.File
+	from   io.ReadCloser
 	left   int64
 	hash   hash.Hash
 	digest envelope.Digest
 	err    error // set once the end is reached
 }
 
-func newVerified(file *os.File, size int64, digest envelope.Digest) *verified {
-	return &verified{file: file, left: size, hash: sha256.New(), digest: digest}
+func newVerified(from io.ReadCloser, size int64, digest envelope.Digest) *verified {
+	return &verified{from: from, left: size, hash: sha256.New(), digest: digest}
 }
 
 func (v *verified) Read(p []byte) (int, error) {
 	if v.err != nil {
 		return 0, v.err
 	}
-	n, err := v.file.Read(p)
+	n, err := v.from.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
@@ -48,4 +47,4 @@ func (v *verified) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (v *verified) Close() error { return v.file.Close() }
+func (v *verified) Close() error { return v.from.Close() }

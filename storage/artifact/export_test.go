@@ -1,0 +1,4 @@
+package artifact
+
+// RemoveOrphans is what sweep does.
+var RemoveOrphans = removeOrphans
