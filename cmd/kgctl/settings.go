@@ -35,7 +35,7 @@ func readSettings() (f settings, err error) {
 	if !named {
 		dir, err := os.UserConfigDir()
 		if err != nil {
-			return f, nil // nowhere to look
+			return f, nil //nolint:nilerr // nowhere to look
 		}
 		path = filepath.Join(dir, "kgctl", "config.yaml")
 	}
