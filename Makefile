@@ -1,4 +1,4 @@
-# `make help` lists what there is. DEMO_DIR, FUZZTIME, SOAK_MINUTES and GO can be set on the command line.
+# `make help` lists what there is. DEMO_DIR, FUZZTIME, SOAK_MINUTES, RUNS and GO can be set on the command line.
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -9,12 +9,15 @@ export GO    ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
 DEMO_DIR     ?= demo
 FUZZTIME     ?= 20s
 SOAK_MINUTES ?= 30
+RUNS         ?= 2000
 # Of one package, not of all of them: two slow cores under the race detector need more than the default 10 minutes.
 TEST_TIMEOUT ?= 15m
 
 # A C compiler, since SQLite and PKCS#11 are used through cgo.
 BUILD_PACKAGES := softhsm2 gcc libc6-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) opensc p11-kit p11-kit-modules swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0 openssl postgresql
+# The browser tests take any Chromium, and axe-core by npm; Debian's where there is none.
+TEST_PACKAGES += $(if $(or $(shell command -v chromium),$(shell command -v google-chrome)),,chromium) $(if $(shell command -v npm),,npm)
 
 # Go stamps the commit into a binary, and fails where git refuses to answer (a checkout that another user owns, say).
 VCS   := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo auto || echo false)
@@ -41,9 +44,12 @@ build: build-deps ## build the commands into bin/
 	$(BUILD) -o bin/ ./cmd/...
 	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/kgverify
 
-.PHONY: test bench fuzz soak
+.PHONY: test chaos bench fuzz soak
 test: deps ## run every test, with the race detector
 	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+
+chaos: build-deps ## play upgrades under losses, restarts and clock steps against a model, RUNS times (2000)
+	@KERNELGATE_SOAK=$(RUNS) $(GO) test -count=1 -run '^TestChaos$$' -timeout 60m -v ./workflow | grep -v '^ *=== '
 
 bench: deps ## run the benchmarks; ratios are measured within one run
 	$(GO) test -run '^$$' -bench . -benchmem -timeout $(TEST_TIMEOUT) ./...
@@ -110,6 +116,7 @@ lint-dependencies:
 .PHONY: deps build-deps
 deps: ## install what the tests need (apt-get; elsewhere it says what is missing)
 	@.ci/deps $(TEST_PACKAGES)
+	@cd test/browser && npm ci --silent --ignore-scripts --no-audit --no-fund
 
 build-deps:
 	@.ci/deps $(BUILD_PACKAGES)

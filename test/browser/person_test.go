@@ -31,6 +31,9 @@ func browser(t *testing.T) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
+		path, err = exec.LookPath("google-chrome")
+	}
+	if err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal("chromium is missing; the Makefile's deps install it")
 		}
