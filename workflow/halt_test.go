@@ -119,7 +119,7 @@ func TestHouseWitnesses(t *testing.T) {
 	if err := h.engine.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	var fork error = failure.New(failure.AuditFork, "it has seen another log")
+	fork := failure.New(failure.AuditFork, "it has seen another log")
 	w.err.Store(&fork)
 	q := h.propose(h.draft(p))
 	for _, who := range []string{"bob", "cleo", "dan"} { // the engine may have stopped by then

@@ -9,7 +9,7 @@ import (
 
 // witnessRetry is how long witnesses are left alone after they could not, or
 // would not, cosign.
-const witnessRetry = 10 * time.Second
+const witnessRetry = 5 * time.Second
 
 // cosign asks the witnesses about a checkpoint at least as new as the newest at
 // the call, once at a time.

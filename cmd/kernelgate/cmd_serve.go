@@ -129,7 +129,7 @@ func (a *app) work(ctx context.Context, g *gateway, l net.Listener, h http.Handl
 		engines.Go(func() { _ = g.notifier.Run(engineCtx) }) // its error is the context's
 	}
 	engines.Go(func() { g.runBus(engineCtx) })
-	err := api.Serve(ctx, l, h, g.config.Limits.Drain)
+	err := api.Serve(ctx, l, g.tracer.requests(h), g.config.Limits.Drain)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("requests under way were cut off after %s (limits.drain): %w", g.config.Limits.Drain, err)
 	}

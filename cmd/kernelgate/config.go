@@ -43,6 +43,7 @@ type Config struct {
 
 	Limits Limits `yaml:"limits"`
 	Log    Log    `yaml:"log"`
+	Traces Traces `yaml:"traces"`
 
 	file string // absolute; relative paths are below its directory
 }
@@ -63,7 +64,7 @@ type named struct {
 func (c *Config) sections() []named {
 	return []named{
 		{"tls", &c.TLS}, {"database", &c.Database}, {"artifacts", &c.Artifacts}, {"bus", &c.Bus}, {"guard", &c.Guard}, {"policy", &c.Policy},
-		{"targets", &c.Targets}, {"canary", &c.Canary}, {"commandPad", &c.CommandPad}, {"notifications", &c.Notifications}, {"witnesses", &c.Witnesses}, {"limits", &c.Limits}, {"log", &c.Log},
+		{"targets", &c.Targets}, {"canary", &c.Canary}, {"commandPad", &c.CommandPad}, {"notifications", &c.Notifications}, {"witnesses", &c.Witnesses}, {"limits", &c.Limits}, {"log", &c.Log}, {"traces", &c.Traces},
 	}
 }
 
@@ -72,7 +73,7 @@ func defaults() *Config {
 		DataDir: "data", Listen: "127.0.0.1:8420",
 		Bus:       Bus{Stream: defaultStream, Replicas: 1, MaxLag: defaultMaxLag, MaxDelay: defaultMaxDelay},
 		Artifacts: Artifacts{MaxBytes: defaultMaxArtifact}, Guard: Guard{CallTimeout: defaultCallTimeout},
-		Policy: Policy{Timeout: defaultPolicyTime}, Limits: Limits{Drain: defaultDrain, UnsealedEvents: defaultUnsealed, MaxUnsealedEvents: 10 * defaultUnsealed}, Witnesses: Witnesses{Await: true},
+		Policy: Policy{Timeout: defaultPolicyTime}, Limits: Limits{Drain: defaultDrain, UnsealedEvents: defaultUnsealed, MaxUnsealedEvents: 10 * defaultUnsealed}, Witnesses: Witnesses{Await: true}, Traces: Traces{Sample: 1},
 		Log: Log{Format: "json", Level: "info"},
 	}
 }

@@ -31,6 +31,7 @@ type gateway struct {
 	engine    *workflow.Engine
 	notifier  *notify.Notifier // nil: nobody is told
 	tally     *tally
+	tracer    tracer
 	closers   []func() error // called last to first
 }
 
@@ -46,11 +47,14 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err
 		}
 	}()
 	g.closes(func() error { g.guard.Close(); return nil })
+	if err := g.openTraces(ctx); err != nil {
+		return g, err
+	}
 	db, release, err := openStore(ctx, c)
 	if err != nil {
 		return g, err
 	}
-	g.store = db
+	g.store = tracedStore{db, g.tracer}
 	g.closes(release)
 	g.closes(db.Close)
 	artifacts, err := openArtifacts(ctx, c, log)
@@ -80,7 +84,7 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err
 		return g, err
 	}
 	g.engine = workflow.New(workflow.Config{
-		Store: db, Artifacts: artifacts, Guard: g.guard, Policy: rules, Deployer: targets, Canary: watch, Witnesses: witnesses, AwaitWitnesses: c.Witnesses.Await,
+		Store: g.store, Artifacts: artifacts, Guard: tracedGuard{g.guard, g.tracer}, Policy: rules, Deployer: tracedDeployer{targets, g.tracer}, Canary: watch, Witnesses: witnesses, AwaitWitnesses: c.Witnesses.Await,
 		Root: c.Root, Instance: c.Instance, Logger: log, Admit: g.admit,
 		SetEventKey: func(id envelope.ID, s signer.Signer, _ envelope.Envelope) error {
 			db.SetEventKey(id, s)
