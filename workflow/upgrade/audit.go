@@ -107,7 +107,11 @@ func requireEvents(events []auditlog.Event, v *FileVerdict) error {
 		if d.Case == CaseRatification {
 			eventType = auditlog.UpgradeRatified
 		}
-		if !hasEvent(events, func(e auditlog.Event) bool { return Announces(e, eventType, d) }) {
+		// The bundleDigest says which upgrade it is; an upgradeId may be left out.
+		shown := func(e auditlog.Event) bool {
+			return announces(e, eventType, d) && (e.UpgradeID == "" || e.UpgradeID == d.Manifest.UpgradeID)
+		}
+		if !hasEvent(events, shown) {
 			return failure.New(failure.AuditProofInvalid, "no %s event of bundle %s near %s", eventType, d.BundleDigest, d.DecidedAt)
 		}
 	}
@@ -122,12 +126,15 @@ func requireEvents(events []auditlog.Event, v *FileVerdict) error {
 	return nil
 }
 
-// Announces reports whether an event of this type names the verdict's bundle,
-// near its time.
+// Announces reports whether an event of this type names the verdict's bundle
+// and upgrade, near its time.
 func Announces(e auditlog.Event, eventType string, v *Verdict) bool {
+	return e.UpgradeID == v.Manifest.UpgradeID && announces(e, eventType, v)
+}
+
+func announces(e auditlog.Event, eventType string, v *Verdict) bool {
 	distance := e.Time.Sub(v.DecidedAt)
-	return e.Type == eventType && e.UpgradeID == v.Manifest.UpgradeID &&
-		e.Data.Text(auditlog.DataBundleDigest) == v.BundleDigest.String() &&
+	return e.Type == eventType && e.Data.Text(auditlog.DataBundleDigest) == v.BundleDigest.String() &&
 		distance >= -maxEventDistance && distance <= maxEventDistance
 }
 

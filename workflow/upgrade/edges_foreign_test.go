@@ -38,6 +38,10 @@ func foreignEdges() []forgery {
 				}
 			}
 		}, failure.PayloadNotCanonical},
+		{"applying without upgradeId", quorumFile, aboutUpgrade(auditlog.UpgradeApplying, ""), valid},
+		{"ratified without upgradeId", ratifiedFile(60), aboutUpgrade(auditlog.UpgradeRatified, ""), valid},
+		{"applying of another upgradeId", quorumFile, aboutUpgrade(auditlog.UpgradeApplying, undoID), failure.AuditProofInvalid},
+		{"canary failed without upgradeId", preapprovedFile(60), aboutUpgrade(auditlog.UpgradeCanaryFailed, ""), failure.AuditProofInvalid},
 		{"test result: a subject's name that names nothing", quorumFile, result(`"name":"release"`, `"name":[1e5,null]`), valid},
 		{"test result: no subject's name beside a configuration", quorumFile, result(`"name":"release",`, ``), valid},
 		{"test result: no configuration, no subject's name", quorumFile, func(w *world) {
@@ -52,6 +56,17 @@ func foreignEdges() []forgery {
 			text, _, _ := strings.Cut(s, "—")
 			return text
 		}), failure.AuditProofInvalid},
+	}
+}
+
+// aboutUpgrade has the events of a type name this upgrade.
+func aboutUpgrade(eventType string, id envelope.UUID) func(*world) {
+	return func(w *world) {
+		w.event = func(e *auditlog.Event) {
+			if e.Type == eventType {
+				e.UpgradeID = id
+			}
+		}
 	}
 }
 
