@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -20,55 +22,105 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// soakVariable names how long TestChaos goes on, such as 10m; without it, a
-// few seconds.
+// soakVariable names how long TestChaos goes on, such as 10m, or how many runs
+// it makes, such as 2000; without it, a few seconds.
 const soakVariable = "KERNELGATE_SOAK"
+
+// pace is when to stop: after a number of runs, where one is set, or at a time.
+type pace struct {
+	runs   int
+	budget time.Duration
+}
+
+func readPace(t *testing.T) (p pace) {
+	t.Helper()
+	p.budget = 6 * time.Second
+	text := os.Getenv(soakVariable)
+	if text == "" {
+		return p
+	}
+	var err error
+	if p.runs, err = strconv.Atoi(text); err == nil && p.runs > 0 {
+		p.budget = 24 * time.Hour
+		return p
+	}
+	if p.budget, err = time.ParseDuration(text); err != nil {
+		t.Fatalf("%s is a duration or a number of runs: %v", soakVariable, err)
+	}
+	return p
+}
 
 // TestChaos plays many upgrades with lost, doubled and reordered records,
 // restarts, a guard and targets whose answers are lost, rotations and clock
 // steps, on the real store and guard, against a model of who has agreed to
 // what. Nothing is applied without three whose agreement counts, or a trigger
 // that may be; nothing twice or by half; what was acknowledged is never lost; and
-// once the faults end, everything comes to rest.
+// once the faults end, everything comes to rest. Of a failure rapid prints the
+// seed by which it can be played again.
 func TestChaos(t *testing.T) {
-	budget := 6 * time.Second
-	if text := os.Getenv(soakVariable); text != "" {
-		var err error
-		if budget, err = time.ParseDuration(text); err != nil {
-			t.Fatal(err)
-		}
-		if err := flag.Set("rapid.checks", "1000000"); err != nil {
+	p := readPace(t)
+	lanes := runtime.GOMAXPROCS(0)
+	checks := 1000000 // the budget ends it
+	if p.runs > 0 {
+		checks = (p.runs + lanes - 1) / lanes
+	}
+	for name, value := range map[string]int{"rapid.checks": checks, "rapid.steps": 50} {
+		if err := flag.Set(name, strconv.Itoa(value)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := flag.Set("rapid.steps", "50"); err != nil {
-		t.Fatal(err)
-	}
-	end := time.Now().Add(budget)
+	begin := time.Now()
+	var mu sync.Mutex
 	runs, met := 0, map[string]int{}
-	rapid.Check(t, func(rt *rapid.T) {
-		if time.Now().After(end) && runs > 0 {
-			return
-		}
-		runs++
-		c := newChaos(t, rt)
-		defer c.close()
-		rt.Repeat(map[string]func(*rapid.T){
-			"propose": c.propose, "decide": c.decide, "deliver": c.deliver, "deliver more": c.deliver, "decide more": c.decide, "drive": c.drive, "drive again": c.drive,
-			"restart": c.restart, "clock": c.tick, "rotate": c.rotate, "emergency": c.emergency, "faults": c.faults,
-			"": func(*rapid.T) { c.check() },
-		})
-		c.settle()
-		for _, what := range c.met() {
-			met[what]++
+	t.Run("lanes", func(t *testing.T) {
+		for i := range lanes {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				first := true
+				rapid.Check(t, func(rt *rapid.T) {
+					if !first && time.Since(begin) > p.budget {
+						return
+					}
+					first = false
+					seen := playChaos(t, rt)
+					mu.Lock()
+					defer mu.Unlock()
+					runs++
+					for _, what := range seen {
+						met[what]++
+					}
+				})
+			})
 		}
 	})
-	t.Logf("%d runs in %s met %v", runs, budget, met)
+	t.Logf("%d runs in %s met %v", runs, time.Since(begin).Round(time.Second), met)
 	for what, atLeast := range map[string]int{"completed": 5, "applied": 5, "quorum": 5, "emergency": 100, "guard.denied": 100, "apply_failed": 100} {
 		if met[what] == 0 && runs > atLeast {
 			t.Errorf("no run met %s: the test tests nothing", what)
 		}
 	}
+}
+
+// playChaos is one run; it returns what the run met.
+func playChaos(t *testing.T, rt *rapid.T) []string {
+	c := newChaos(t, rt)
+	defer c.close()
+	rt.Repeat(map[string]func(*rapid.T){
+		"propose": c.propose, "decide": c.decide, "deliver": c.deliver, "deliver more": c.deliver, "decide more": c.decide, "drive": c.drive, "drive again": c.drive,
+		"restart": c.restart, "clock": c.tick, "rotate": c.rotate, "emergency": c.emergency, "faults": c.faults,
+		"": func(*rapid.T) { c.check() },
+	})
+	c.settle()
+	return c.met()
+}
+
+// chaosDir is where a run's files are: in memory where the system has that, for
+// nothing here is about what a disk keeps when the power goes.
+func chaosDir() (string, error) {
+	if dir, err := os.MkdirTemp("/dev/shm", "kernelgate-chaos"); err == nil {
+		return dir, nil
+	}
+	return os.MkdirTemp("", "kernelgate-chaos")
 }
 
 // rapidTB is the outer test, but that failures are rapid's, which shrinks them.
@@ -153,7 +205,7 @@ type chaos struct {
 }
 
 func newChaos(t *testing.T, rt *rapid.T) *chaos {
-	dir, err := os.MkdirTemp("", "kernelgate-chaos")
+	dir, err := chaosDir()
 	if err != nil {
 		rt.Fatal(err)
 	}
