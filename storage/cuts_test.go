@@ -166,6 +166,35 @@ func TestCallersErrorIsNoLostConnection(t *testing.T) {
 	}
 }
 
+// Without its server a store says so, and works again once it is back.
+func TestServerAway(t *testing.T) {
+	server := storagetest.New(t)
+	s := keyed(t, server.Database(t))
+	look := func() error {
+		return s.View(context.Background(), func(r workflow.Reader) error { _, err := r.LogSize(); return err })
+	}
+	if err := errors.Join(look(), server.Kill()); err != nil {
+		t.Fatal(err)
+	}
+	if err := look(); !errors.Is(err, workflow.ErrStoreUnavailable) {
+		t.Errorf("reading without a server: %v", err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		written <- s.Update(context.Background(), func(tx workflow.Tx) error { return tx.PutCursor("bus", 1) })
+	}()
+	time.Sleep(300 * time.Millisecond)
+	if err := server.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; err != nil {
+		t.Errorf("what waited for the server is lost: %v", err)
+	}
+	if err := look(); err != nil {
+		t.Errorf("reading afterwards: %v", err)
+	}
+}
+
 // A server that would lose what it acknowledges is refused.
 func TestUnsafeServer(t *testing.T) {
 	ctx := context.Background()

@@ -122,6 +122,14 @@ func (s *db) Close() error {
 
 // View reads one snapshot.
 func (s *db) View(ctx context.Context, f func(workflow.Reader) error) error {
+	err := s.view(ctx, f)
+	if err != nil && s.lost(err) && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", workflow.ErrStoreUnavailable, err)
+	}
+	return err
+}
+
+func (s *db) view(ctx context.Context, f func(workflow.Reader) error) error {
 	tx, err := s.read.BeginTx(ctx, s.snapshot())
 	if err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/kernelgate/kernelgate/workflow"
 )
 
 // How long the writer stays with one batch while the database is away. What
@@ -19,7 +21,7 @@ const (
 // ErrOutcomeUnknown says that the database went away while it was told to
 // commit, and has not come back to say whether it did. The same record sent
 // again is no error in either case.
-var ErrOutcomeUnknown = errors.New("the database does not answer, and it is not known whether this was written; send it again")
+var ErrOutcomeUnknown = fmt.Errorf("%w: it is not known whether this was written; send it again", workflow.ErrStoreUnavailable)
 
 // persist runs a batch until it is known whether it is in the database. A
 // transaction that was undone by something that passes runs again, on the
@@ -44,7 +46,7 @@ func (s *db) persist(ctx context.Context, batch []job) ([]error, error) {
 			return results, nil
 		}
 		if !pause(ctx, wait) || time.Now().After(end) {
-			return nil, fmt.Errorf("nothing was written: %w", err)
+			return nil, fmt.Errorf("%w: nothing was written: %w", workflow.ErrStoreUnavailable, err)
 		}
 	}
 }

@@ -166,6 +166,8 @@ var (
 	// ErrGuardUnavailable: the guard does not answer, is not initialised, or
 	// its device is away. Ask again with the same request.
 	ErrGuardUnavailable = errors.New("guard unavailable")
+	// ErrStoreUnavailable: the database does not answer. Send the same again.
+	ErrStoreUnavailable = errors.New("database unavailable")
 	// ErrUnknownTarget: no deployer is configured for the target.
 	ErrUnknownTarget = errors.New("no such target is configured")
 )

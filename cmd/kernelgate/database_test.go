@@ -222,6 +222,9 @@ func TestTwoGatewaysUnderFaults(t *testing.T) {
 		}
 	}
 	group.Wait()
+	for i := range gateways { // one may have been killed a moment ago
+		eventually(t, "ready again", isReady(running[i].url(t)))
+	}
 	w.checkPlayed(t, played, gateways)
 	last := played[0][len(played[0])-1].m
 	w.watched(t, w.change(t, "t0", "seen elsewhere", upgrade.RevisionOf(last.PatchHash)), gateways[0], gateways[1])

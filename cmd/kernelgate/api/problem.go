@@ -89,7 +89,7 @@ func ProblemOf(err error) Problem {
 		return problem(http.StatusConflict, CodeConflict, err.Error())
 	case errors.Is(err, workflow.ErrHeld):
 		return problem(http.StatusServiceUnavailable, CodeUnavailable, err.Error())
-	case errors.Is(err, workflow.ErrGuardUnavailable), errors.Is(err, signer.ErrBusy), errors.Is(err, signer.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, workflow.ErrGuardUnavailable), errors.Is(err, workflow.ErrStoreUnavailable), errors.Is(err, signer.ErrBusy), errors.Is(err, signer.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return problem(http.StatusServiceUnavailable, CodeUnavailable, "something that is needed does not answer at the moment; try again")
 	case errors.As(err, &routing):
 		return routingProblem(routing)
