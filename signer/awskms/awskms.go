@@ -126,16 +126,33 @@ func (k *key) request(message []byte) *kms.SignInput {
 func (k *key) dryRun(ctx context.Context) error {
 	in := k.request([]byte(probe))
 	in.DryRun = aws.Bool(true)
-	_, err := k.client.api.Sign(ctx, in)
+	out, err := k.client.api.Sign(ctx, in)
 	var would *types.DryRunOperationException
-	if err == nil || errors.As(err, &would) {
+	switch {
+	case errors.As(err, &would):
+		return nil
+	case err != nil && !knowsNoDryRun(err):
+		return k.client.explain(ctx, err)
+	case err != nil:
+		in.DryRun = nil
+		if out, err = k.client.api.Sign(ctx, in); err != nil {
+			return k.client.explain(ctx, err)
+		}
+	}
+	return k.checkProbe(out.Signature)
+}
+
+// checkProbe tells early of a service whose signatures are not the protocol's.
+// Such are known whose RSA-PSS has another salt than AWS's, of 32 bytes.
+func (k *key) checkProbe(sig []byte) error {
+	err := signer.Verify(k.algorithm, k.public, []byte(probe), sig)
+	if err == nil {
 		return nil
 	}
-	if !knowsNoDryRun(err) {
-		return k.client.explain(ctx, err)
+	if k.algorithm == signer.RSAPSSSHA256 {
+		return fmt.Errorf("%w: %s signs with another PSS salt than AWS KMS (32 bytes): add algorithm=rsa-pkcs1-sha256 to the URI: %w", signer.ErrBadSignature, k.client.endpoint, err)
 	}
-	_, err = k.Sign(ctx, []byte(probe))
-	return err
+	return fmt.Errorf("%w: by %s with %s: %w", signer.ErrBadSignature, k.client.endpoint, k.uri.Key, err)
 }
 
 // knowsNoDryRun reports whether a service may have refused the parameter and

@@ -193,7 +193,7 @@ func TestAliasThatMovesIsNoticed(t *testing.T) {
 // Services that speak KMS's protocol leave out one thing or another.
 func TestLesserServices(t *testing.T) {
 	server := awskmstest.New(t)
-	for name, fault := range map[string]awskmstest.Fault{"no dry run": {NoDryRun: true}, "terse": {Terse: true}, "both": {NoDryRun: true, Terse: true}} {
+	for name, fault := range map[string]awskmstest.Fault{"no dry run": {NoDryRun: true}, "terse": {Terse: true}, "both": {NoDryRun: true, Terse: true}, "signs in a dry run": {DryRuns: true, Terse: true}} {
 		t.Run(name, func(t *testing.T) {
 			u := newKey(t, server, signer.ECDSAP256SHA256)
 			server.Set(fault)
@@ -206,5 +206,23 @@ func TestLesserServices(t *testing.T) {
 				t.Errorf("disabled: got %v, want ErrKey", err)
 			}
 		})
+	}
+}
+
+// A service with another PSS salt is told when the key is opened, not at the
+// first approval; the same key signs by PKCS #1.
+func TestAnotherSalt(t *testing.T) {
+	server := awskmstest.New(t)
+	u := newKey(t, server, signer.RSAPSSSHA256)
+	for name, fault := range map[string]awskmstest.Fault{"signs in a dry run": {DryRuns: true, LongSalt: true}, "no dry run": {NoDryRun: true, LongSalt: true}} {
+		server.Set(fault)
+		u.Algorithm = ""
+		if s, err := awskms.Open(t.Context(), u, awskms.Options{}); !errors.Is(err, signer.ErrBadSignature) || s != nil || !strings.Contains(err.Error(), "algorithm=rsa-pkcs1-sha256") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		u.Algorithm = signer.RSAPKCS1SHA256
+		if _, err := openKey(t, u).Sign(t.Context(), []byte("m")); err != nil {
+			t.Errorf("%s, PKCS #1: %v", name, err)
+		}
 	}
 }

@@ -37,6 +37,8 @@ type Fault struct {
 	OtherKey  bool          // as if another key of the same kind had the name
 	Corrupt   bool          // a signature with one bit changed
 	NoDryRun  bool          // refuses the parameter DryRun, as a lesser service might
+	DryRuns   bool          // ignores DryRun, and signs
+	LongSalt  bool          // RSA-PSS with the longest salt instead of the hash's length
 	Terse     bool          // names keys by id instead of ARN when it signs, and no usage
 }
 

@@ -19,8 +19,11 @@ func (k *key) sign(private crypto.Signer, in request, f Fault) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.DryRun {
+	if in.DryRun && !f.DryRuns {
 		return nil, fail("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
+	}
+	if _, pss := options.(*rsa.PSSOptions); pss && f.LongSalt {
+		options = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: options.HashFunc()}
 	}
 	sig, err := private.Sign(rand.Reader, digest, options)
 	if err != nil {
