@@ -59,6 +59,7 @@ func TestExitCodes(t *testing.T) {
 		"its artifact":             {[]string{"--root", digest, "--artifact", artifact, quorum}, "", exitValid, "VALID  upgrade"},
 		"ratified":                 {[]string{"--root", root(t, "ratified-emergency"), bundle("ratified-emergency")}, "", exitValid, "emergency"},
 		"pre-approved":             {[]string{"--root", root(t, "pre-approved-rollback"), bundle("pre-approved-rollback")}, "", exitValid, "preapproved"},
+		"automatic":                {[]string{"--root", root(t, "automatic-rollback"), bundle("automatic-rollback")}, "", exitValid, "ratification-expired"},
 		"automatic, without audit": {[]string{"--root", root(t, "automatic-rollback"), "--no-audit", bundle("automatic-rollback")}, "", exitValid, "not looked at"},
 		"help":                     {[]string{"--help"}, "", exitValid, "usage: kgverify"},
 		"another artifact":         {[]string{"--root", digest, "--artifact", quorum, quorum}, "", exitInvalid, "artifact_mismatch"},

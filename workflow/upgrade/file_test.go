@@ -93,23 +93,22 @@ func writeExample(t *testing.T, name string, w *world, data []byte) {
 
 func TestValidFiles(t *testing.T) {
 	for name, c := range map[string]struct {
-		build     build
-		withAudit bool
-		want      upgrade.Case
+		build build
+		want  upgrade.Case
 	}{
-		"quorum":                      {quorumFile, true, upgrade.CaseQuorum},
-		"emergency":                   {emergencyFile, true, upgrade.CaseEmergency},
-		"ratified emergency":          {ratifiedFile(7200), true, upgrade.CaseEmergency},
-		"ratified at the last moment": {ratifiedFile(172800), false, upgrade.CaseEmergency},
-		"automatic rollback":          {automaticFile(1), false, upgrade.CaseAutomatic},
-		"pre-approved rollback":       {preapprovedFile(3600), true, upgrade.CasePreapproved},
-		"pre-approved, last moment":   {preapprovedFile(86400), false, upgrade.CasePreapproved},
+		"quorum":                      {quorumFile, upgrade.CaseQuorum},
+		"emergency":                   {emergencyFile, upgrade.CaseEmergency},
+		"ratified emergency":          {ratifiedFile(7200), upgrade.CaseEmergency},
+		"ratified at the last moment": {ratifiedFile(172800), upgrade.CaseEmergency},
+		"automatic rollback":          {automaticFile(1), upgrade.CaseAutomatic},
+		"pre-approved rollback":       {preapprovedFile(3600), upgrade.CasePreapproved},
+		"pre-approved, last moment":   {preapprovedFile(86400), upgrade.CasePreapproved},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			data := c.build(w)
 			writeExample(t, name, w, data)
-			v, err := upgrade.VerifyFile(data, w.root, c.withAudit)
+			v, err := upgrade.VerifyFile(data, w.root, true)
 			if err != nil {
 				t.Fatal(err)
 			}

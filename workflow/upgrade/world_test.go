@@ -348,12 +348,15 @@ func (w *world) log(f *upgrade.File) {
 	announce := func(eventType string, b *upgrade.QuorumBundle) auditlog.Event {
 		return auditlog.Event{Type: eventType, UpgradeID: b.Quorum.UpgradeID, Time: b.Quorum.DecidedAt.Add(1), Data: auditlog.Data{auditlog.DataBundleDigest: b.Digest().String()}}
 	}
-	events := []auditlog.Event{{Type: auditlog.KeyDelegated, Time: f.QuorumBundle.Quorum.DecidedAt.Add(-40000)}}
+	first := f.QuorumBundle.Quorum.DecidedAt
+	events := []auditlog.Event{{Type: auditlog.KeyDelegated}}
 	for _, n := range []*upgrade.Nested{f.QuorumBundle.Emergency, f.QuorumBundle.Preapproval} {
 		if n != nil {
+			first = n.QuorumBundle.Quorum.DecidedAt
 			events = append(events, announce(auditlog.UpgradeApplying, &n.QuorumBundle))
 		}
 	}
+	events[0].Time = first.Add(-40000)
 	events = append(events, w.extraEvents...)
 	events = append(events, announce(auditlog.UpgradeApplying, &f.QuorumBundle))
 	if w.introduceLast {
@@ -363,25 +366,41 @@ func (w *world) log(f *upgrade.File) {
 	if f.Ratification != nil {
 		events = append(events, announce(auditlog.UpgradeRatified, &f.Ratification.QuorumBundle))
 	}
-	f.Audit = w.prove(events)
+	f.Audit = w.prove(delegatedAnew(events))
+}
+
+// delegatedAnew adds delegations where the event key would have ended.
+func delegatedAnew(events []auditlog.Event) []auditlog.Event {
+	var out []auditlog.Event
+	last := events[0].Time
+	for _, e := range events {
+		if e.Time.Sub(last) > auditlog.MaxEventKeySeconds {
+			last = e.Time
+			out = append(out, auditlog.Event{Type: auditlog.KeyDelegated, Time: last})
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// delegate introduces the event key from a time on.
+func (w *world) delegate(from envelope.Time) envelope.Envelope {
+	d := auditlog.Delegation{
+		EventKeyID: keyID("event"), Instance: "test", KernelID: kernelID, PublicKey: keys()["event"].Public().DER(),
+		NotBefore: from, NotAfter: from.Add(auditlog.MaxEventKeySeconds),
+	}
+	call(w.delegation, &d)
+	if w.rawDelegation == nil {
+		return must(auditlog.SealDelegation(context.Background(), w.signer("audit"), d))()
+	}
+	d.KeyID = keyID("audit")
+	w.rawDelegation(&d)
+	return w.seal("audit", envelope.TypeEventKey, d)
 }
 
 // prove signs and chains events and makes the audit part that shows all of them.
 func (w *world) prove(events []auditlog.Event) jsontext.Value {
 	ctx := context.Background()
-	d := auditlog.Delegation{
-		EventKeyID: keyID("event"), Instance: "test", KernelID: kernelID, PublicKey: keys()["event"].Public().DER(),
-		NotBefore: events[0].Time, NotAfter: events[0].Time.Add(auditlog.MaxEventKeySeconds),
-	}
-	call(w.delegation, &d)
-	var delegation envelope.Envelope
-	if w.rawDelegation != nil {
-		d.KeyID = keyID("audit")
-		w.rawDelegation(&d)
-		delegation = w.seal("audit", envelope.TypeEventKey, d)
-	} else {
-		delegation = must(auditlog.SealDelegation(ctx, w.signer("audit"), d))()
-	}
 	var hashes []tlog.Hash
 	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
 		var out []tlog.Hash
@@ -395,7 +414,7 @@ func (w *world) prove(events []auditlog.Event) jsontext.Value {
 	for i, e := range events {
 		e.Actor, e.KernelID, e.Seq, e.PrevHash = "kernel", kernelID, int64(i), previous
 		if e.Type == auditlog.KeyDelegated {
-			e.Data = auditlog.Data{auditlog.DataDelegation: base64.StdEncoding.EncodeToString(delegation.Bytes())}
+			e.Data = auditlog.Data{auditlog.DataDelegation: base64.StdEncoding.EncodeToString(w.delegate(e.Time).Bytes())}
 		}
 		call(w.event, &e)
 		e.KeyID = envelope.KeyID(w.signer("event").Public().KeyID())
