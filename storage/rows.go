@@ -241,8 +241,10 @@ func scanRecord(rows *sql.Rows) (workflow.Record, error) {
 // Records are an upgrade's records and the test results of its patch, in the
 // order of receipt.
 func (r *reader) Records(id envelope.UUID) ([]workflow.Record, error) {
-	return collect(r, scanRecord, "SELECT "+recordColumns+" FROM records WHERE upgrade_id = $1"+
-		" OR patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = $1) ORDER BY seq", string(id))
+	// Two halves, each by its index: of an OR PostgreSQL may read the whole table.
+	query := "SELECT " + recordColumns + " FROM records WHERE upgrade_id = $1 UNION ALL SELECT " + recordColumns + " FROM records" +
+		" WHERE patch <> '' AND patch = (SELECT patch FROM upgrades WHERE id = $1) AND upgrade_id <> $1 ORDER BY seq"
+	return collect(r, scanRecord, query, string(id))
 }
 
 // Record is one record.
@@ -275,16 +277,15 @@ func (r *reader) RecordsBy(person envelope.ID, limit int) ([]workflow.Record, er
 
 // AddRecord stores a record whose digest is not known yet.
 func (w *writer) AddRecord(rec workflow.Record) (bool, error) {
-	_, err := w.Record(rec.Digest)
-	if err == nil {
-		return false, nil
-	}
-	if !errors.Is(err, workflow.ErrNotFound) {
+	query := "INSERT INTO records (" + recordColumns + ") SELECT $1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM records), $2, $3, $4, $5, $6, $7, $8" +
+		" WHERE NOT EXISTS (SELECT 1 FROM records WHERE digest = $1)"
+	result, err := w.tx.ExecContext(w.ctx, query,
+		rec.Digest.String(), string(rec.UpgradeID), rec.Kind, string(rec.Person), rec.SignedAt.Unix(), rec.ReceivedAt.Unix(), optionalDigest(rec.Patch), rec.Body)
+	if err != nil {
 		return false, err
 	}
-	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO records ("+recordColumns+") VALUES ($1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM records), $2, $3, $4, $5, $6, $7, $8)",
-		rec.Digest.String(), string(rec.UpgradeID), rec.Kind, string(rec.Person), rec.SignedAt.Unix(), rec.ReceivedAt.Unix(), optionalDigest(rec.Patch), rec.Body)
-	return err == nil, err
+	n, err := result.RowsAffected()
+	return n == 1, err
 }
 
 // Registry is the chain of registry entries, version 1 first.

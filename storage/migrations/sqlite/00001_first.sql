@@ -25,7 +25,8 @@ CREATE TABLE upgrades (
 ) STRICT;
 CREATE INDEX upgrades_due ON upgrades (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX upgrades_of_patch ON upgrades (patch);
-CREATE INDEX upgrades_in_state ON upgrades (state);
+CREATE INDEX upgrades_in_state ON upgrades (state, created_at DESC, id);
+CREATE INDEX upgrades_at_target ON upgrades (target, created_at DESC, id);
 CREATE INDEX upgrades_claimed ON upgrades (claimed_by) WHERE claimed_by IS NOT NULL;
 CREATE INDEX upgrades_listed ON upgrades (created_at DESC, id);
 
