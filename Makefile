@@ -51,8 +51,9 @@ test: deps ## run every test, with the race detector
 chaos: build-deps ## play upgrades under losses, restarts and clock steps against a model, RUNS times (2000)
 	@KERNELGATE_SOAK=$(RUNS) $(GO) test -count=1 -run '^TestChaos$$' -timeout 60m -v ./workflow | grep -v '^ *=== '
 
+# One package at a time, so that none measures another. KERNELGATE_BENCH_EVENTS, _APPROVALS, _UPGRADES and _LISTED set the big sizes.
 bench: deps ## run the benchmarks; ratios are measured within one run
-	$(GO) test -run '^$$' -bench . -benchmem -timeout $(TEST_TIMEOUT) ./...
+	$(GO) test -p 1 -run '^$$' -bench . -timeout $(TEST_TIMEOUT) $$(grep -rlE '^func Benchmark[A-Z]' --include='*_test.go' . | xargs -n 1 dirname | sort -u)
 
 fuzz: deps ## run each fuzz target for FUZZTIME (20s)
 	@grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' . | sort | while read -r file; do \
@@ -66,7 +67,7 @@ soak: deps ## repeat the tests in random order for SOAK_MINUTES (30), to meet wh
 	@end=$$((SECONDS + 60 * $(SOAK_MINUTES))); round=0; \
 	while ((SECONDS < end)); do \
 		round=$$((round + 1)); echo "round $$round"; \
-		$(GO) test -race -count=1 -shuffle=on -timeout $(TEST_TIMEOUT) ./...; \
+		KERNELGATE_SOAK=2m $(GO) test -race -count=1 -shuffle=on -timeout $(TEST_TIMEOUT) ./...; \
 	done
 
 .PHONY: generate

@@ -59,9 +59,11 @@ func (e *Engine) sign(ctx context.Context, d *dossier) (bool, error) {
 			return false, err
 		}
 	}
-	call, cancel := context.WithTimeout(ctx, callDeadline)
-	defer cancel()
-	env, err := e.Guard.SignRecord(call, *bundle, proof)
+	var env envelope.Envelope
+	err = e.ask(ctx, func(ctx context.Context) (err error) {
+		env, err = e.Guard.SignRecord(ctx, *bundle, proof)
+		return err
+	})
 	if failure.ClassOf(err) != "" {
 		return false, e.denied(ctx, d, err)
 	} else if err != nil {

@@ -203,9 +203,11 @@ func (e *Engine) ratify(ctx context.Context, d *dossier) error {
 	if err != nil {
 		return err
 	}
-	call, cancel := context.WithTimeout(ctx, callDeadline)
-	defer cancel()
-	env, err := e.Guard.SignRatification(call, *bundle, proof)
+	var env envelope.Envelope
+	err = e.ask(ctx, func(ctx context.Context) (err error) {
+		env, err = e.Guard.SignRatification(ctx, *bundle, proof)
+		return err
+	})
 	if err != nil && failure.ClassOf(err) == "" {
 		return err
 	}

@@ -57,6 +57,7 @@ type Engine struct {
 	keyMu    sync.RWMutex // held for writing while the event key changes
 	keyUntil envelope.Time
 
+	asking  chan struct{} // holds one for each step that asks the guard
 	sealing *shared
 	grown   chan struct{} // has a value when the log may have grown
 
@@ -84,7 +85,7 @@ func New(c Config) *Engine {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	e := &Engine{Config: c, wake: make(chan struct{}, 1), sealed: make(chan struct{}, 1), grown: make(chan struct{}, 1), sealing: newShared(), cosigning: newShared(),
+	e := &Engine{Config: c, wake: make(chan struct{}, 1), sealed: make(chan struct{}, 1), grown: make(chan struct{}, 1), asking: make(chan struct{}, guardCalls), sealing: newShared(), cosigning: newShared(),
 		inFlight: map[envelope.UUID]*Upgrade{}, attempts: map[envelope.UUID]int{}}
 	e.troubles.round.what, e.troubles.heal.what, e.troubles.seal.what = "the engine could not go on", "what the guard accepted could not be taken over", "the log could not be sealed"
 	return e

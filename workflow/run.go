@@ -15,6 +15,7 @@ const (
 	keyMargin    = 3600 // seconds before its end that an event key is replaced
 	maxBackoff   = 30   // seconds
 	callDeadline = 30 * time.Second
+	guardCalls   = 4                // steps that ask the guard at one time
 	claimSeconds = 60               // that a claim on a row holds
 	renewEvery   = 20 * time.Second // while a step runs
 	healEvery    = 60               // seconds between two looks at what the guard knows
@@ -76,8 +77,12 @@ func (e *Engine) round(ctx context.Context, steps *sync.WaitGroup) error {
 				for more := true; more; u, more = e.release(u.ID) {
 					e.work(ctx, u)
 				}
+				e.poke() // its next step may be due at once
 			})
 		}
+	}
+	if len(due) == dueLimit {
+		e.poke() // there may be more
 	}
 	return err
 }
@@ -195,6 +200,20 @@ func (e *Engine) keepKey(ctx context.Context) error {
 		return err
 	}
 	return e.delegate(ctx, kernelID, nil)
+}
+
+// ask asks the guard in a step. The guard does one thing at a time, and a
+// checkpoint, for which many steps wait, must not stand behind all of them.
+func (e *Engine) ask(ctx context.Context, call func(context.Context) error) error {
+	select {
+	case e.asking <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-e.asking }()
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	return call(ctx)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -97,9 +97,7 @@ func (e *Engine) report(ctx context.Context, id envelope.UUID, eventType string)
 	if err != nil {
 		return err
 	}
-	call, cancel := context.WithTimeout(ctx, callDeadline)
-	defer cancel()
-	return e.Guard.Outcome(call, proof)
+	return e.ask(ctx, func(ctx context.Context) error { return e.Guard.Outcome(ctx, proof) })
 }
 
 // logRefusal logs that the guard refused, and says how many seconds to wait

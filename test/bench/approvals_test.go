@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/softhsm"
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
@@ -87,7 +88,7 @@ func (w *world) open(first, n int) []envelope.Digest {
 // upgrade. The ratio is to bare commits of one row by as many writers in the
 // same database.
 func BenchmarkApprovals(b *testing.B) {
-	w := newWorld(b, clients)
+	w := newWorld(b, false)
 	n := size(b, "KERNELGATE_BENCH_APPROVALS", 4000)
 	first := 1
 	var took []time.Duration
@@ -123,9 +124,15 @@ func BenchmarkApprovals(b *testing.B) {
 }
 
 // BenchmarkUpgrades is upgrades a second from manifest to applied, at as many
-// targets, three approvals each.
+// targets, three approvals each, with the Kernel's keys in a SoftHSM2 token.
 func BenchmarkUpgrades(b *testing.B) {
-	w := newWorld(b, clients)
+	if _, err := softhsm.Locate(); err != nil {
+		if os.Getenv("CI") != "" {
+			b.Fatal(err)
+		}
+		b.Skipf("SoftHSM2: %v", err)
+	}
+	w := newWorld(b, true)
 	n := size(b, "KERNELGATE_BENCH_UPGRADES", 500)
 	first := 1
 	var all time.Duration
@@ -158,8 +165,8 @@ func (w *world) applied() int {
 
 // BenchmarkPending is a page of what waits for approvals among many upgrades.
 func BenchmarkPending(b *testing.B) {
-	w := newWorld(b, clients)
-	n := size(b, "KERNELGATE_BENCH_LISTED", 20000)
+	w := newWorld(b, false)
+	n := size(b, "KERNELGATE_BENCH_LISTED", 100000)
 	now := envelope.TimeOf(time.Now())
 	for done := 0; done < n; done += 1000 {
 		check(b, w.store.Update(b.Context(), func(tx workflow.Tx) error {

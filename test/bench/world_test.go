@@ -15,9 +15,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kernelgate/kernelgate/cmd/kernelgate/api"
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/keyregistry/registrytest"
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/pkcs11"
+	"github.com/kernelgate/kernelgate/softhsm"
 	"github.com/kernelgate/kernelgate/storage"
 	"github.com/kernelgate/kernelgate/storage/artifact"
 	"github.com/kernelgate/kernelgate/workflow"
@@ -52,12 +55,39 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// newWorld starts a gateway on SQLite in a directory of its own. records and
-// audit are the Kernel's keys; nil takes keys in memory.
-func newWorld(b *testing.B, clients int) *world {
+// people is a registry, its Kernel's keys in memory, or in a SoftHSM2 token.
+func people(b *testing.B, token bool) *registrytest.Fixture {
+	b.Helper()
+	at := envelope.TimeOf(time.Now()).Add(-60)
+	f := registrytest.New(at)
+	if !token {
+		return f
+	}
+	b.Setenv("SOFTHSM2_CONF", "")
+	kernel := must(must(softhsm.New(filepath.Join(b.TempDir(), "hsm"))).CreateToken("kernel"))
+	for i, name := range []string{registrytest.KernelRecords, registrytest.KernelAudit} {
+		algorithm := []signer.Algorithm{signer.ECDSAP256SHA256, signer.Ed25519}[i]
+		key := must(kernel.GenerateKey("key", []byte{byte(i + 1)}, algorithm))
+		s := must(pkcs11.Open(b.Context(), key.URI, pkcs11.Options{}))
+		b.Cleanup(func() { _ = s.Close() })
+		f.Signers[name] = s
+	}
+	doc := *f.Registry.Document()
+	doc.Kernel = keyregistry.KernelKeys{
+		Records: []keyregistry.Key{registrytest.KeyEntry(f.Signers[registrytest.KernelRecords], at)},
+		Audit:   []keyregistry.Key{registrytest.KeyEntry(f.Signers[registrytest.KernelAudit], at)},
+	}
+	entry := registrytest.Entry(&doc, f.Approvers()...)
+	f.Root, f.Entries = envelope.DigestOf(entry.Document), []keyregistry.SignedDocument{entry}
+	return f
+}
+
+// newWorld starts a gateway on SQLite in a directory of its own, the Kernel's
+// keys in memory or in a token.
+func newWorld(b *testing.B, token bool) *world {
 	b.Helper()
 	dir := b.TempDir()
-	w := &world{b: b, Fixture: registrytest.New(envelope.TimeOf(time.Now()).Add(-60)), depot: newDepot()}
+	w := &world{b: b, Fixture: people(b, token), depot: newDepot()}
 	config := guard.Config{Root: w.Root, MemoryPath: filepath.Join(dir, "memory"), Records: w.Signers[registrytest.KernelRecords], Audit: w.Signers[registrytest.KernelAudit], Clock: time.Now}
 	check(b, guard.Init(config, w.Entries[0]))
 	kernel := must(guard.Open(config))
@@ -80,7 +110,7 @@ func newWorld(b *testing.B, clients int) *world {
 	check(b, w.engine.Init(ctx, w.Entries[0]))
 	running, halt := context.WithCancel(ctx)
 	go func() { defer close(worked); _ = w.engine.Run(running) }()
-	served := w.serve(ctx, dir, artifacts, log, clients)
+	served := w.serve(ctx, dir, artifacts, log)
 	b.Cleanup(func() {
 		halt()
 		<-worked
@@ -95,7 +125,7 @@ func newWorld(b *testing.B, clients int) *world {
 
 // serve starts the API and makes a client that keeps as many connections as
 // there are clients.
-func (w *world) serve(ctx context.Context, dir string, artifacts workflow.Artifacts, log *slog.Logger, clients int) <-chan struct{} {
+func (w *world) serve(ctx context.Context, dir string, artifacts workflow.Artifacts, log *slog.Logger) <-chan struct{} {
 	b := w.b
 	tokens := filepath.Join(dir, "tokens.json")
 	token := must(api.CreateToken(tokens, "ops", string(api.RoleOperator)))
