@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kernelgate/kernelgate/cmd/kernelgate/api"
@@ -18,9 +21,87 @@ import (
 type CommandPad struct {
 	Off    bool   `yaml:"off"`
 	Origin string `yaml:"origin"` // as browsers see the gateway
+	OIDC   OIDC   `yaml:"oidc"`
+}
+
+// OIDC is an identity provider for signing in to CommandPad.
+type OIDC struct {
+	Name     string       `yaml:"name"`
+	Issuer   string       `yaml:"issuer"` // empty: passkeys only
+	ClientID string       `yaml:"clientId"`
+	Secret   string       `yaml:"clientSecretFile"`
+	Claim    string       `yaml:"claim"`
+	People   []OIDCPerson `yaml:"people"`
+}
+
+// OIDCPerson says who somebody is whose claim has a value.
+type OIDCPerson struct {
+	Value  string `yaml:"value"`
+	Person string `yaml:"person"`
+	Role   string `yaml:"role"`
+}
+
+// settle refuses what would let in nobody, or somebody else.
+func (o *OIDC) settle(c *Config) error {
+	if o.Issuer == "" {
+		return nil
+	}
+	u, err := url.Parse(o.Issuer)
+	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
+		return errors.New("oidc.issuer is an https:// address; http:// is for loopback")
+	}
+	if o.ClientID == "" || o.Secret == "" {
+		return errors.New("oidc needs clientId and clientSecretFile")
+	}
+	c.paths(&o.Secret)
+	if o.Name == "" {
+		o.Name = u.Hostname()
+	}
+	if o.Claim == "" {
+		o.Claim = "email"
+	}
+	seen := map[string]bool{}
+	for _, p := range o.People {
+		var id envelope.ID
+		if err := id.UnmarshalText([]byte(p.Person)); err != nil {
+			return fmt.Errorf("oidc.people %q: %w", p.Value, err)
+		}
+		if p.Value == "" || seen[p.Value] {
+			return fmt.Errorf("oidc.people: the value %q is empty or stands twice", p.Value)
+		}
+		if !slices.Contains(api.Roles(), api.Role(p.Role)) {
+			return fmt.Errorf("oidc.people %q: the role %q is none of %v", p.Value, p.Role, api.Roles())
+		}
+		seen[p.Value] = true
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// provider is what the pages are given; nil where passkeys are all.
+func (o *OIDC) provider() (*commandpad.OIDC, error) {
+	if o.Issuer == "" {
+		return nil, nil //nolint:nilnil // none is configured
+	}
+	secret, err := readBounded(o.Secret, 4<<10)
+	if err != nil {
+		return nil, fmt.Errorf("commandPad.oidc.clientSecretFile: %w", err)
+	}
+	out := &commandpad.OIDC{Name: o.Name, Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: strings.TrimSpace(string(secret)), Claim: o.Claim, People: map[string]commandpad.Identity{}}
+	for _, p := range o.People {
+		out.People[p.Value] = commandpad.Identity{Person: envelope.ID(p.Person), Role: p.Role}
+	}
+	return out, nil
 }
 
 func (p *CommandPad) settle(c *Config) error {
+	if err := p.OIDC.settle(c); err != nil {
+		return err
+	}
 	if p.Off || p.Origin != "" {
 		return nil
 	}
@@ -47,9 +128,13 @@ func (g *gateway) face() (http.Handler, error) {
 	for _, name := range slices.Sorted(maps.Keys(g.config.Targets)) {
 		targets = append(targets, envelope.ID(name))
 	}
+	provider, err := g.config.CommandPad.OIDC.provider()
+	if err != nil {
+		return nil, err
+	}
 	pad, err := commandpad.New(commandpad.Config{
 		Engine: g.engine, Store: g.store, Artifacts: g.artifacts, Accounts: g.store, Origin: g.config.CommandPad.Origin,
-		Targets: targets, Checks: g.checks(), Clock: time.Now, Logger: g.log,
+		Targets: targets, OIDC: provider, Checks: g.checks(), Clock: time.Now, Logger: g.log,
 	})
 	if err != nil {
 		return nil, err

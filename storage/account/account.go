@@ -29,6 +29,7 @@ const (
 	Invitation Kind = "invitation" // enrols a passkey, once
 	Ceremony   Kind = "ceremony"   // one WebAuthn exchange under way
 	Session    Kind = "session"    // signed in
+	OIDC       Kind = "oidc"       // a browser is away at the identity provider
 )
 
 // Store keeps accounts and secrets; all replicas share one. What is not there,

@@ -42,8 +42,9 @@ type world struct {
 	store     *storage.SQLite
 	artifacts *artifact.Dir
 	engine    *workflow.Engine
-	watch     workflow.Canary // nil: nothing watches the target
-	later     atomic.Int64    // seconds by which the clock of the pages is ahead
+	watch     workflow.Canary  // nil: nothing watches the target
+	oidc      *commandpad.OIDC // nil: passkeys only
+	later     atomic.Int64     // seconds by which the clock of the pages is ahead
 }
 
 // now is the clock of the pages and of their sessions.
@@ -152,7 +153,7 @@ func (w *world) serve(t *testing.T, listener net.Listener) {
 	file, err := api.OpenTokens(tokens)
 	check(t, err)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	pad, err := commandpad.New(commandpad.Config{Engine: w.engine, Store: w.store, Artifacts: w.artifacts, Accounts: w.store, Origin: w.origin, Targets: []envelope.ID{"web"},
+	pad, err := commandpad.New(commandpad.Config{Engine: w.engine, Store: w.store, Artifacts: w.artifacts, Accounts: w.store, Origin: w.origin, OIDC: w.oidc, Targets: []envelope.ID{"web"},
 		Checks: []commandpad.Check{{Name: "Guard", Run: w.engine.Guard.Probe}}, Clock: w.now, Logger: log})
 	check(t, err)
 	ok := func(context.Context) error { return nil }

@@ -27,7 +27,7 @@ import (
 //go:embed assets templates
 var files embed.FS
 
-// Config is what the pages stand on. All of it is required.
+// Config is what the pages stand on. All but OIDC is required.
 type Config struct {
 	Engine    *workflow.Engine
 	Store     workflow.Store
@@ -36,6 +36,7 @@ type Config struct {
 	Targets   []envelope.ID // that are configured
 	Checks    []Check       // what the system page tries
 	Origin    string        // as browsers see it: https://gate.example.org, or http://localhost:8420
+	OIDC      *OIDC         // nil: passkeys only
 	Clock     func() time.Time
 	Logger    *slog.Logger
 }
@@ -55,6 +56,7 @@ type Pad struct {
 	assets   assets
 	compared *comparisons
 	views    *views
+	provider *provider // nil: passkeys only
 	rate     *rate
 	secure   bool // the origin is https
 }
@@ -66,6 +68,7 @@ func New(c Config) (*Pad, error) {
 		return nil, fmt.Errorf("commandpad: the origin %.100q is not a scheme and a host, such as https://gate.example.org", c.Origin)
 	}
 	p := &Pad{Config: c, secure: origin.Scheme == "https", mux: http.NewServeMux()}
+	p.provider = newProvider(c.OIDC, c.Origin, c.Clock)
 	p.views = &views{known: map[envelope.UUID]knownView{}}
 	p.rate = newRate(c.Clock())
 	p.compared = &comparisons{artifacts: c.Artifacts, done: map[pair]*changes.Set{}}
@@ -86,6 +89,8 @@ func New(c Config) (*Pad, error) {
 func (p *Pad) routes() {
 	p.mux.Handle("GET /assets/{name}", p.assets)
 	p.mux.HandleFunc("GET /sign-in", p.page(p.signIn))
+	p.mux.HandleFunc("GET /oidc/begin", p.page(p.beginOIDC))
+	p.mux.HandleFunc("GET /oidc/callback", p.page(p.finishOIDC))
 	p.mux.HandleFunc("GET /enrol", p.page(p.enrol))
 	p.mux.HandleFunc("POST /session/{step}", p.own(p.session))
 	p.mux.HandleFunc("POST /enrolment/{step}", p.own(p.enrolment))
@@ -147,7 +152,10 @@ func (p *Pad) fail(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	what := problem{http.StatusInternalServerError, "This page could not be made", "The gateway's log says why. Try again; if it stays so, tell an operator the time."}
-	if errors.Is(err, workflow.ErrNotFound) {
+	if errors.Is(err, errRefused) {
+		what = problem{http.StatusForbidden, "You are not signed in", "The sign-in was refused, or it took too long. Start again; if it stays so, ask an operator: the gateway's log says why."}
+		p.Logger.WarnContext(r.Context(), "a sign-in was refused", "path", r.URL.Path, "err", err)
+	} else if errors.Is(err, workflow.ErrNotFound) {
 		what = problem{http.StatusNotFound, "There is nothing here", "The address may be mistyped, or the upgrade belongs to another gateway."}
 	} else {
 		p.Logger.ErrorContext(r.Context(), "a page failed", "path", r.URL.Path, "err", err)
@@ -163,6 +171,8 @@ type frame struct {
 	Place string // which entry of the navigation is current
 	Now   envelope.Time
 	Page  any
+	// Onward is where the page leads by itself; "" for none.
+	Onward string
 	// Emergencies are live without a quorum. Every page shows them.
 	Emergencies []workflow.Upgrade
 }

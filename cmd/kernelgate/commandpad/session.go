@@ -3,6 +3,8 @@ package commandpad
 import (
 	"errors"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -132,4 +134,30 @@ func (p *Pad) sameOrigin(r *http.Request) bool {
 	}
 	site := r.Header.Get("Sec-Fetch-Site")
 	return r.Header.Get("Origin") == p.Origin && (site == "" || site == "same-origin")
+}
+
+// signInPage offers the identity provider beside the passkey.
+type signInPage struct{ Name, Next string }
+
+func (p *Pad) signIn(w http.ResponseWriter, r *http.Request) error {
+	f := frame{Title: "Sign in"}
+	f.User, _ = p.user(r)
+	if p.provider != nil {
+		f.Page = signInPage{p.provider.Name, localPath(r.URL.Query().Get("next"))}
+	}
+	p.render(w, r, http.StatusOK, "sign-in", f)
+	return nil
+}
+
+func (p *Pad) enrol(w http.ResponseWriter, r *http.Request) error {
+	p.render(w, r, http.StatusOK, "enrol", frame{Title: "Enrol a passkey"})
+	return nil
+}
+
+// localPath is a path of these pages, or the list where text is none.
+func localPath(text string) string {
+	if u, err := url.Parse(text); err == nil && u.Scheme == "" && u.Host == "" && strings.HasPrefix(u.Path, "/") && !strings.HasPrefix(u.Path, "//") && !strings.Contains(text, "\\") {
+		return u.RequestURI()
+	}
+	return "/"
 }

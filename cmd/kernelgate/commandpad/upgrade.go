@@ -324,14 +324,3 @@ var eventNames = map[string]string{
 	auditlog.UpgradeRejected: "Rejected", auditlog.UpgradeExpired: "Expired", auditlog.RegistryUpdated: "New registry in force",
 	auditlog.RegistryKeySuspended: "A key was suspended", auditlog.KeyDelegated: "New event key", auditlog.GuardDenied: "The guard refused",
 }
-
-func (p *Pad) signIn(w http.ResponseWriter, r *http.Request) error {
-	u, _ := p.user(r)
-	p.render(w, r, http.StatusOK, "sign-in", frame{Title: "Sign in", User: u})
-	return nil
-}
-
-func (p *Pad) enrol(w http.ResponseWriter, r *http.Request) error {
-	p.render(w, r, http.StatusOK, "enrol", frame{Title: "Enrol a passkey"})
-	return nil
-}
