@@ -54,25 +54,25 @@ func (e *Engine) sealNow(ctx context.Context) error {
 	call, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
 	err := e.sealFrom(call, -1)
-	if failure.ClassOf(err) == "" {
-		return err
+	for last := int64(-1); failure.ClassOf(err) != "" || errors.Is(err, errBehind); {
+		status, statusErr := e.Guard.Status(call)
+		if statusErr != nil {
+			return errors.Join(err, statusErr)
+		}
+		if status.CheckpointSize == last { // no other engine was faster in between
+			if failure.ClassOf(err) == failure.AuditFork {
+				e.fork(ctx, err)
+			}
+			return err
+		}
+		last = status.CheckpointSize
+		err = e.sealFrom(call, last)
 	}
-	status, statusErr := e.Guard.Status(call)
-	if statusErr != nil {
-		return errors.Join(err, statusErr)
-	}
-	err = e.sealFrom(call, status.CheckpointSize)
-	if failure.ClassOf(err) != failure.AuditFork {
-		return err
-	}
-	// Another engine may have been faster once more. Where none was, the log is
-	// another one than the guard's.
-	again, statusErr := e.Guard.Status(call)
-	if statusErr == nil && again.CheckpointSize == status.CheckpointSize {
-		e.fork(ctx, err)
-	}
-	return errors.Join(err, statusErr)
+	return err
 }
+
+// errBehind: the guard's memory ends before what it has sealed.
+var errBehind = fmt.Errorf("%w: its memory is an old copy, and must be rebuilt from the log", ErrGuardUnavailable)
 
 // sealFrom seals what follows the checkpoint of a size, or, where that is
 // negative, the last one that was stored.
@@ -95,7 +95,7 @@ func (e *Engine) sealFrom(ctx context.Context, from int64) error {
 			from = sealed
 		}
 		if from < sealed {
-			return fmt.Errorf("%w: its memory ends at a log of %d events, behind its own checkpoint of %d: it is an old copy, and must be rebuilt from the log", ErrGuardUnavailable, from, sealed)
+			return fmt.Errorf("%w: it ends at a log of %d events, behind its own checkpoint of %d", errBehind, from, sealed)
 		}
 		if from > size {
 			return failure.New(failure.AuditFork, "the guard has sealed %d events, where this log has %d: the database is an older one; restore the newest", from, size)

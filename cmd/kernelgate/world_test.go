@@ -108,6 +108,7 @@ func must(t *testing.T, err error) {
 type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
+	read  chan struct{} // closed when all who had its standard error are gone
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -116,14 +117,17 @@ type process struct {
 // start starts the command. It is killed at the test's end.
 func (w *world) start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(os.Args[0], args...), ended: make(chan struct{})}
+	p := &process{cmd: exec.Command(os.Args[0], args...), ended: make(chan struct{}), read: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asCommand+"=1", w.hsm.Environ())
-	stderr, err := p.cmd.StderrPipe()
+	// A pipe of our own: exec's is closed at the process's end, read or not.
+	stderr, theirs, err := os.Pipe()
 	must(t, err)
+	p.cmd.Stderr = theirs
 	must(t, p.cmd.Start())
-	read := make(chan struct{})
+	_ = theirs.Close()
 	go func() {
-		defer close(read)
+		defer close(p.read)
+		defer stderr.Close()
 		lines := bufio.NewScanner(stderr)
 		for lines.Scan() {
 			p.mu.Lock()
@@ -137,7 +141,7 @@ func (w *world) start(t *testing.T, args ...string) *process {
 	}()
 	t.Cleanup(func() {
 		p.kill()
-		<-read // the guard holds the pipe, and ends with serve
+		<-p.read // the guard holds the pipe, and ends with serve
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", strings.Join(args, " "), p.text())
 		}
@@ -161,6 +165,10 @@ func (p *process) wait(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.ended:
+		select {
+		case <-p.read: // all that it said is known
+		case <-time.After(time.Second): // its guard lives on
+		}
 		return p.cmd.ProcessState.ExitCode()
 	case <-time.After(30 * time.Second):
 		t.Fatal("the process does not end")
