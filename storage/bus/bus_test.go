@@ -290,7 +290,8 @@ func TestTwoGatewaysBothThinkItIsTheirTurn(t *testing.T) {
 		// To each the other's lease has always just ended.
 		start := time.Now()
 		b.Hurry(5*time.Second, func() time.Time {
-			return time.Now().Add(100 * time.Hour * (time.Since(start) / (5 * time.Millisecond)))
+			rounds := time.Since(start).Milliseconds() / 5
+			return time.Now().Add(time.Duration(rounds) * 100 * time.Hour)
 		})
 		b.start(t)
 	}
