@@ -76,6 +76,9 @@ func (d *Database) session() (*pgx.ConnConfig, error) {
 		return nil, fmt.Errorf("url: %w", err)
 	}
 	if d.PasswordFile != "" {
+		if info, err := os.Stat(d.PasswordFile); err == nil && info.Mode().Perm()&0o077 != 0 {
+			return nil, fmt.Errorf("passwordFile: others may read %s: chmod 600 it", d.PasswordFile)
+		}
 		password, err := readBounded(d.PasswordFile, 4096)
 		if err != nil {
 			return nil, fmt.Errorf("passwordFile: %w", err)
