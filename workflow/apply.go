@@ -203,7 +203,7 @@ func (e *Engine) live(d *dossier, tx Tx, data auditlog.Data, now envelope.Time) 
 func (e *Engine) failed(d *dossier, tx Tx, data auditlog.Data, reason string, now envelope.Time) error {
 	d.Reason = clip(reason, 1000)
 	data["code"] = "not_live"
-	if err := d.freeTarget(tx, func(t *Target) { t.closeEmergency(d.ID) }); err != nil {
+	if err := d.freeTarget(tx, func(*Target) {}); err != nil {
 		return err
 	}
 	if err := d.move(tx, MoveApplyFailed, auditlog.UpgradeApplyFailed, now, data); err != nil {

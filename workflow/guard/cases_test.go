@@ -87,7 +87,8 @@ func (w *world) failed(b upgrade.QuorumBundle) {
 	w.ok(w.guard.Outcome(w.t.Context(), w.show(auditlog.UpgradeApplyFailed, b)))
 }
 
-// An emergency that never was live awaits no ratification, and bars no other.
+// That an emergency's deploy failed is the gateway's word: it buys no other
+// change without a quorum.
 func TestEmergencyWhoseDeployFailed(t *testing.T) {
 	w := newWorld(t)
 	w.deploy(w.quorum(1, upgrade.None))
@@ -96,14 +97,15 @@ func TestEmergencyWhoseDeployFailed(t *testing.T) {
 	w.refused(failure.BaseRevisionMoved, second(w.sign(w.emergency(w.manifest(3, rev(1)))))) // nobody said yet that it failed
 	w.failed(e)
 	w.reopen()
-	must(w.sign(w.emergency(w.manifest(3, rev(1)))))
-	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.manifest(4, rev(3)))))) // the second one waits
-	// Its failed rollback frees the target of nothing but itself.
-	back := w.emergency(w.rollback(5, 3, rev(1)))
+	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.manifest(3, rev(1))))))
+	w.deploy(w.quorum(4, rev(1))) // a quorum ends it
+	must(w.sign(w.emergency(w.manifest(5, rev(4)))))
+	// Of one emergency one emergency rollback, whether or not it succeeds.
+	back := w.emergency(w.rollback(6, 5, rev(4)))
 	must(w.sign(back))
 	w.failed(back)
-	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.manifest(6, rev(3))))))
-	must(w.sign(w.emergency(w.rollback(7, 3, rev(1))))) // and may be tried as another upgrade
+	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.manifest(7, rev(5))))))
+	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.emergency(w.rollback(8, 5, rev(4))))))
 }
 
 // A quorum's record whose deploy failed does not ratify what is live again.
@@ -268,13 +270,13 @@ func TestPreapprovedRollbackRefusals(t *testing.T) {
 		w.deploy(w.quorum(5, rev(2)))
 		w.refused(failure.BaseRevisionMoved, second(w.sign(w.preapproved(env, u, record, "a1", "a2", "a3"))))
 	})
-	t.Run("not an emergency that never was live", func(t *testing.T) {
+	t.Run("an emergency is overdue, whose deploy failed", func(t *testing.T) {
 		w, u, record := preapprovedWorld(t, 3, func(d *keyregistry.Document) { d.Rules.RatificationWindowSeconds = 60 })
 		e := w.emergency(w.manifest(3, rev(2)))
 		must(w.sign(e))
 		w.failed(e)
 		w.now = w.now.Add(60)
-		w.ok(sign(w, u, record, "a1", "a2", "a3"))
+		w.refused(failure.EmergencyNotAllowed, sign(w, u, record, "a1", "a2", "a3"))
 	})
 }
 

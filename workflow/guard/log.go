@@ -197,11 +197,11 @@ func (m *memory) outcome(e auditlog.Event) (*change, error) {
 	if e.Type != auditlog.UpgradeApplyFailed {
 		return c, nil
 	}
-	t := m.target(u.Target)
-	t.close(u.UpgradeID) // an emergency that never was live awaits no ratification
-	if t.LiveUpgrade == e.UpgradeID {
+	// An emergency still bars further ones: that its deploy failed is the
+	// gateway's word alone, and must not buy another change without a quorum.
+	if t := m.target(u.Target); t.LiveUpgrade == e.UpgradeID {
 		t.Live, t.LiveUpgrade = u.Previous, u.PreviousID
+		c.Target = &t
 	}
-	c.Target = &t
 	return c, nil
 }

@@ -54,7 +54,7 @@ type targetMemory struct {
 	Live        upgrade.Revision `json:"live"`
 	LiveUpgrade envelope.UUID    `json:"liveUpgrade,omitzero"`
 	// Open are emergencies that were neither ratified nor followed by a record
-	// with a quorum, and whose deploy has not failed.
+	// with a quorum, those whose deploy failed among them.
 	Open []envelope.UUID `json:"open,omitzero"`
 }
 
