@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a page may take to show what is waited for.
-const patience = 15 * time.Second
+const patience = 30 * time.Second
 
 // browser is one Chromium for a test; each person has an own profile in it.
 func browser(t *testing.T) context.Context {
