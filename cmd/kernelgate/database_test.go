@@ -240,7 +240,7 @@ func (w *world) watched(t *testing.T, ch change, by, on *client.Client) {
 	done := make(chan error, 1)
 	go func() {
 		done <- on.Watch(ctx, -1, func(e client.Event) error {
-			if e.UpgradeId != nil && string(*e.UpgradeId) == string(ch.m.UpgradeID) {
+			if e.UpgradeId != nil && *e.UpgradeId == string(ch.m.UpgradeID) {
 				seen[e.Type] = true
 			}
 			if seen["upgrade.completed"] {
@@ -266,7 +266,7 @@ func (w *world) checkPlayed(t *testing.T, played [][]change, gateways []*client.
 			must(t, err)
 			count := map[string]int{}
 			for _, r := range d.Records {
-				count[string(r.Digest)]++
+				count[r.Digest]++
 				count[r.Kind]++
 				bytes += len(r.Body)
 			}
