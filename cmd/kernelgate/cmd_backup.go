@@ -90,7 +90,7 @@ A backup is older than what it replaces. The guard remembers the log's last
 checkpoint, so a gateway on a log that ends before it says so and stops: what
 came after is missing, and signing on would fork the log. Restore the newest
 state there is (the database's own, or a replica's). Where it is truly lost, see
-docs/scale.md.`,
+docs/operations.md.`,
 		`  kernelgate restore --from /backup/kernelgate-20260601T120000Z.db`,
 		func(ctx context.Context, c *Config) error {
 			if from == "" {
