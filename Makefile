@@ -109,7 +109,7 @@ lint-generated: build-deps
 # Direct dependencies and tools: every one has its sentence, and no sentence is about one that is gone.
 lint-dependencies:
 	@diff \
-		<({ $(GO) mod edit -print | sed -nE '/\/\/ indirect/!s/^\t([a-z0-9.-]+\.[a-z]+\/[^ ]+) v.*/\1/p'; \
+		<({ $(GO) mod edit -print | sed -nE '/\/\/ indirect/!s/^\t([a-z0-9.-]+\.[a-z]+(\/[^ ]+)?) v.*/\1/p'; \
 			$(GO) list -f '{{.Module.Path}}' tool 2>/dev/null; } | LC_ALL=C sort -u) \
 		<(sed -nE 's/^- `([^`]+)`.*/\1/p' docs/dependencies.md | LC_ALL=C sort -u) \
 		|| { echo "go.mod (<) and docs/dependencies.md (>) name different dependencies"; exit 1; }

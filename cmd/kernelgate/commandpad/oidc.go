@@ -131,7 +131,7 @@ func (p *Pad) finishOIDC(w http.ResponseWriter, r *http.Request) error {
 	if err := p.Accounts.PutAccount(r.Context(), a); err != nil {
 		return err
 	}
-	if err := p.open(w, r, user{who.Person, who.Role}); err != nil {
+	if err := p.open(w, r, user(who)); err != nil {
 		return err
 	}
 	p.render(w, r, http.StatusOK, "signed-in", frame{Title: "Signed in", Onward: x.Next})
@@ -140,12 +140,12 @@ func (p *Pad) finishOIDC(w http.ResponseWriter, r *http.Request) error {
 
 // takeExchange is the one that this browser began; state says that the answer is to it.
 func (p *Pad) takeExchange(w http.ResponseWriter, r *http.Request) (x exchange, err error) {
-	cookie, err := r.Cookie(p.cookieName(oidcCookie))
-	if err != nil || len(cookie.Value) > maxSecret {
+	secret, ok := p.secret(r, oidcCookie)
+	if !ok {
 		return x, errRefused
 	}
 	p.clearCookie(w, oidcCookie)
-	body, err := p.Accounts.TakeSecret(r.Context(), account.OIDC, account.Hash(cookie.Value))
+	body, err := p.Accounts.TakeSecret(r.Context(), account.OIDC, account.Hash(secret))
 	if errors.Is(err, workflow.ErrNotFound) {
 		return x, errRefused
 	}

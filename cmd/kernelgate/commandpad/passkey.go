@@ -114,12 +114,12 @@ func (p *Pad) begin(w http.ResponseWriter, r *http.Request, c ceremony) error {
 
 // finish is the exchange under way, which is over with it.
 func (p *Pad) finish(w http.ResponseWriter, r *http.Request) (c ceremony, err error) {
-	cookie, err := r.Cookie(p.cookieName("ceremony"))
-	if err != nil || len(cookie.Value) > maxSecret {
+	secret, ok := p.secret(r, "ceremony")
+	if !ok {
 		return c, errRefused
 	}
 	p.clearCookie(w, "ceremony")
-	body, err := p.Accounts.TakeSecret(r.Context(), account.Ceremony, account.Hash(cookie.Value))
+	body, err := p.Accounts.TakeSecret(r.Context(), account.Ceremony, account.Hash(secret))
 	if err != nil {
 		return c, err
 	}

@@ -48,11 +48,11 @@ func (p *Pad) Identify(r *http.Request) (person envelope.ID, role string, ok boo
 }
 
 func (p *Pad) user(r *http.Request) (user, error) {
-	cookie, err := r.Cookie(p.cookieName("session"))
-	if err != nil || len(cookie.Value) > maxSecret {
+	secret, ok := p.secret(r, "session")
+	if !ok {
 		return user{}, errSignIn
 	}
-	body, _, err := p.Accounts.Secret(r.Context(), account.Session, account.Hash(cookie.Value))
+	body, _, err := p.Accounts.Secret(r.Context(), account.Session, account.Hash(secret))
 	if errors.Is(err, workflow.ErrNotFound) {
 		return user{}, errSignIn
 	}
@@ -92,6 +92,15 @@ func (p *Pad) cookieName(name string) string {
 	return "kernelgate-" + name
 }
 
+// secret is what a cookie holds, where it can be one of ours.
+func (p *Pad) secret(r *http.Request, name string) (string, bool) {
+	cookie, err := r.Cookie(p.cookieName(name))
+	if err != nil || len(cookie.Value) > maxSecret {
+		return "", false
+	}
+	return cookie.Value, true
+}
+
 func (p *Pad) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
 	http.SetCookie(w, &http.Cookie{Name: p.cookieName(name), Value: value, Path: "/", MaxAge: int(life.Seconds()),
 		Secure: p.secure, HttpOnly: true, SameSite: http.SameSiteStrictMode})
@@ -115,11 +124,11 @@ func (p *Pad) open(w http.ResponseWriter, r *http.Request, u user) error {
 
 func (p *Pad) end(w http.ResponseWriter, r *http.Request) error {
 	p.clearCookie(w, "session")
-	cookie, err := r.Cookie(p.cookieName("session"))
-	if err != nil || len(cookie.Value) > maxSecret {
+	secret, ok := p.secret(r, "session")
+	if !ok {
 		return nil
 	}
-	_, err = p.Accounts.TakeSecret(r.Context(), account.Session, account.Hash(cookie.Value))
+	_, err := p.Accounts.TakeSecret(r.Context(), account.Session, account.Hash(secret))
 	if errors.Is(err, workflow.ErrNotFound) {
 		return nil
 	}
