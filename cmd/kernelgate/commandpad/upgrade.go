@@ -244,6 +244,9 @@ func nextStep(v workflow.View) string {
 	case workflow.ActDecide:
 		return "People must decide: leave it, or propose a rollback. That can be done by " + who + "."
 	case workflow.ActKernel:
+		if v.Upgrade.State == workflow.StateRollbackScheduled && v.Upgrade.RollbackID != "" {
+			return "The Kernel's rollback of it goes its way; what that waits for stands there."
+		}
 		return "Nobody has to do anything: the gateway is at work."
 	}
 	return "Nothing. It is over."
