@@ -173,6 +173,8 @@ type frame struct {
 	Page  any
 	// Onward is where the page leads by itself; "" for none.
 	Onward string
+	// From is the seq of the first event that the page may not show.
+	From int64
 	// Emergencies are live without a quorum. Every page shows them.
 	Emergencies []workflow.Upgrade
 }

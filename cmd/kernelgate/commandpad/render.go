@@ -49,6 +49,7 @@ func parsePages(a assets) (map[string]*template.Template, error) {
 // render writes a page whole or, where its template fails, not at all.
 func (p *Pad) render(w http.ResponseWriter, r *http.Request, status int, name string, f frame) {
 	f.Now = p.now()
+	f.From, _ = r.Context().Value(logEnd{}).(int64) // none on pages that follow nothing
 	if f.User.Person != "" {
 		var err error
 		if f.Emergencies, err = p.emergencies(r); err != nil {

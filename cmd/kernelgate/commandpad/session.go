@@ -1,6 +1,7 @@
 package commandpad
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -79,9 +80,21 @@ func (p *Pad) signedIn(h userHandler) func(http.ResponseWriter, *http.Request) e
 		if err != nil {
 			return err
 		}
-		return h(w, r, u)
+		var end int64
+		err = p.Store.View(r.Context(), func(reader workflow.Reader) error {
+			end, err = reader.LogSize()
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return h(w, r.WithContext(context.WithValue(r.Context(), logEnd{}, end)), u)
 	}
 }
+
+// logEnd is where the log ended before a page read anything: the page follows
+// it from there, so that nothing falls between reading and following.
+type logEnd struct{}
 
 // cookieName binds a cookie to this host and to TLS by its prefix; a browser
 // keeps no such cookie on plain http, which is for development on loopback.

@@ -150,11 +150,12 @@ function replace(element, newer) {
   if (focused >= 0) element.querySelectorAll(places)[focused]?.focus({ preventScroll: true });
 }
 
-// follow listens to the log; a burst of events is one refresh.
+// follow listens to the log from where the page has read it; a burst of events
+// is one refresh.
 function follow() {
-  const types = document.querySelector("main").dataset.follow;
+  const { follow: types, from } = document.querySelector("main").dataset;
   if (!types) return;
-  const events = new EventSource("/v1/events");
+  const events = new EventSource(`/v1/events?from=${from}`);
   let timer = 0;
   for (const type of types.split(" "))
     events.addEventListener(type, () => { clearTimeout(timer); timer = setTimeout(refresh, 250); });
