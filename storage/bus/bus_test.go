@@ -303,6 +303,30 @@ func TestTwoGatewaysBothThinkItIsTheirTurn(t *testing.T) {
 	l.whole(s.consumer())
 }
 
+// A session that is wrong about the stream's length leaves no message out.
+func TestOutOfTurn(t *testing.T) {
+	s := newServer(t, "")
+	s.start()
+	l := newLog(t)
+	b := newBus(t, l, config(s))
+	js := s.consumer()
+	right, err := b.Turn(t.Context(), js)
+	check(t, err)
+	l.grow(30)
+	check(t, right.Publish(t.Context()))
+	wrong, err := b.Turn(t.Context(), js)
+	check(t, err)
+	wrong.Misread(20)
+	l.grow(90)
+	if err := wrong.Publish(t.Context()); err == nil {
+		t.Error("a message out of turn is taken")
+	}
+	for l.cursor() < l.size() {
+		check(t, right.Publish(t.Context()))
+	}
+	l.whole(js)
+}
+
 func TestCredentials(t *testing.T) {
 	right, err := nkeys.CreateUser()
 	check(t, err)

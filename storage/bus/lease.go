@@ -20,7 +20,7 @@ const (
 
 var (
 	errNotHeld = errors.New("another gateway publishes")
-	errMoved   = errors.New("another gateway has moved the cursor")
+	errMoved   = errors.New("another gateway publishes at the same time")
 )
 
 // heldByOther: somebody else publishes now. A lease that reaches too far was

@@ -19,7 +19,7 @@ func (s *session) publish(ctx context.Context, b batch) error {
 			s.next = rest[done-1].next
 		}
 		rest = rest[done:]
-		if done > 0 && wrongSequence(failed) {
+		if done > 0 && notInTurn(failed) {
 			failed = nil // the stream knew a message of ours: those behind it counted on one more
 		}
 	}
@@ -37,14 +37,22 @@ func (s *session) publish(ctx context.Context, b batch) error {
 
 // pipeline publishes messages without waiting for one after the other, and
 // says how many from the first on the stream has. Each is taken by the stream
-// only if the one before it was: so they stay in order whatever is lost, and
-// two gateways that both think the turn is theirs do not mix.
+// only at its place, and only behind the one before it: so they stay in order
+// whatever is lost, and two gateways that both think the turn is theirs do not
+// mix. The place alone would not do: in a stream that is longer than this
+// session believes, a later message would be at its place.
 func (s *session) pipeline(ctx context.Context, messages []outgoing) (done int, err error) {
 	var futures []jetstream.PubAckFuture
 	for i, m := range messages {
+		options := []jetstream.PublishOpt{
+			jetstream.WithMsgID(m.id), jetstream.WithExpectLastSequence(s.end + uint64(i)), jetstream.WithExpectStream(s.Stream),
+			jetstream.WithRetryAttempts(0), jetstream.WithStallWait(s.pace.ack),
+		}
+		if i > 0 {
+			options = append(options, jetstream.WithExpectLastMsgID(messages[i-1].id))
+		}
 		var f jetstream.PubAckFuture
-		f, err = s.js.PublishMsgAsync(&nats.Msg{Subject: m.subject, Data: m.body, Header: nats.Header{"Content-Type": {ContentType}}},
-			jetstream.WithMsgID(m.id), jetstream.WithExpectLastSequence(s.end+uint64(i)), jetstream.WithExpectStream(s.Stream), jetstream.WithRetryAttempts(0), jetstream.WithStallWait(s.pace.ack))
+		f, err = s.js.PublishMsgAsync(&nats.Msg{Subject: m.subject, Data: m.body, Header: nats.Header{"Content-Type": {ContentType}}}, options...)
 		if err != nil {
 			break
 		}
@@ -58,9 +66,7 @@ func (s *session) pipeline(ctx context.Context, messages []outgoing) (done int, 
 			err = ackErr
 		case ackErr == nil && err == nil:
 			done++
-			if !ack.Duplicate {
-				s.end = ack.Sequence
-			}
+			s.end = max(s.end, ack.Sequence) // of a message that the stream knew, where it stands
 		}
 	}
 	return done, err
@@ -78,7 +84,18 @@ func (s *session) wait(ctx context.Context, f jetstream.PubAckFuture) (*jetstrea
 	}
 }
 
-func wrongSequence(err error) bool {
+// wrongMessageID is the server's code for another last message than was expected.
+const wrongMessageID jetstream.ErrorCode = 10070
+
+// notInTurn: the stream ends otherwise than the message expects.
+func notInTurn(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode {
+	case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant, wrongMessageID:
+		return true
+	}
+	return false
 }

@@ -78,12 +78,7 @@ func (s *session) with(err error) error {
 
 // resume sets the cursor to where the stream ends.
 func (s *session) resume(ctx context.Context) error {
-	info, err := s.stream.Info(ctx)
-	if err != nil {
-		return err
-	}
-	s.end = info.State.LastSeq
-	last, hash, err := s.lastEvent(ctx)
+	last, hash, err := s.stands(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,6 +107,27 @@ func (s *session) resume(ctx context.Context) error {
 	}
 	s.logger.InfoContext(ctx, "the audit bus goes on where its stream ends", "stream", s.Stream, "cursor", from, "next", s.next)
 	return s.move(ctx, from, s.next, keys)
+}
+
+// stands reads where the stream ends, and the last event's seq and hash. The
+// two belong together: a stream that grew in between is not gone on from.
+func (s *session) stands(ctx context.Context) (int64, envelope.Digest, error) {
+	before, err := s.stream.Info(ctx)
+	if err != nil {
+		return 0, envelope.Digest{}, err
+	}
+	last, hash, err := s.lastEvent(ctx)
+	if err != nil {
+		return last, hash, err
+	}
+	after, err := s.stream.Info(ctx)
+	if err == nil && after.State.LastSeq != before.State.LastSeq {
+		err = errMoved
+	}
+	if err == nil {
+		s.end = after.State.LastSeq
+	}
+	return last, hash, err
 }
 
 // lastEvent is the seq and the hash of the last event in the stream; -1 for none.
