@@ -179,6 +179,21 @@ func TestCheckpoint(t *testing.T) {
 			t.Fatalf("a change of byte %d is accepted: %q", i, changed)
 		}
 	}
+	body, line, _ := strings.Cut(text, "\n\n")
+	forged := strings.Replace(line, line[len(line)-20:len(line)-16], "AAAA", 1)
+	for name, c := range map[string]struct {
+		lines string
+		ok    bool
+	}{
+		"a key's line twice":            {line + line, true},
+		"a key's second line is forged": {line + forged, false},
+		"a key's first line is forged":  {forged + line, false},
+		"of the name, by another key":   {line + strings.Replace(line, "k1 ", "k1 AAAA", 1), true},
+	} {
+		if _, err := auditlog.OpenCheckpoint(body+"\n\n"+c.lines, kernelID, []keyregistry.Key{entry}); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // A tree continues another only with a proof, and never shrinks.
