@@ -37,7 +37,7 @@ func (a *app) publish(ctx context.Context, f *registryFile) error {
 		if _, err := keyregistry.AcceptLive(before, s.root, f.SignedDocument, suspended, a.time()); err != nil {
 			return err
 		}
-		a.sayAgainst(f, before)
+		a.sayChanges(f, before.Document())
 		if err := a.confirm(ctx, "Put this registry into force?"); err != nil {
 			return err
 		}
@@ -53,18 +53,6 @@ func (a *app) publish(ctx context.Context, f *registryFile) error {
 		return fmt.Errorf("%w: version %d is in force, not this one", errChanged, after.registry().Version())
 	}
 	return a.show(map[string]any{"version": f.doc.Version, "digest": f.digest}, [][]string{{"version", fmt.Sprint(f.doc.Version)}, {"digest", f.digest.String()}})
-}
-
-// sayAgainst says what a document changes of the one in force.
-func (a *app) sayAgainst(f *registryFile, before *keyregistry.Registry) {
-	a.say("Registry version %d of Kernel %s, digest %s", f.doc.Version, f.doc.KernelID, f.digest)
-	old := map[envelope.KeyID]holding{}
-	for _, h := range holdings(before.Document()) {
-		old[h.Key.KeyID] = h
-	}
-	rules := before.Rules()
-	a.sayKeys(f.doc, old)
-	a.sayRules(f.doc, &rules)
 }
 
 func (a *app) registrySuspend() *cobra.Command {

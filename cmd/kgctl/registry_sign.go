@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
 )
 
 func (a *app) registrySign() *cobra.Command {
@@ -16,8 +18,8 @@ func (a *app) registrySign() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign --key URI [--digest DIGEST] [--previous FILE] registry.json",
 		Short: "Add your signature to a registry file",
-		Long: `Add your signature to a registry file. The digest is computed again from the document's
-bytes and, with --digest, must be the one that you were told by another channel. What changes is shown first.`,
+		Long: `Add your signature to a registry file. The digest is computed again from the document's bytes, and what changes
+is shown first. With --digest, the digest that you were told by another channel, you are not asked: it must be that one.`,
 		Example: `  kgctl registry sign --key "$URI" --digest sha256:... registry.json`,
 		Args:    oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -44,8 +46,15 @@ func (a *app) signRegistry(ctx context.Context, key, previous, told, path string
 	if told != "" && told != f.digest.String() {
 		return bindingf("the document's digest is %s, not the one that you were told", f.digest)
 	}
-	if err := a.sayChanges(f, previous); err != nil {
+	prev, err := f.follows(previous)
+	if err != nil {
 		return err
+	}
+	a.sayChanges(f, prev)
+	if told == "" {
+		if err := a.confirm(ctx, "Sign exactly this registry?"); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, signTimeout)
 	defer cancel()
@@ -54,10 +63,8 @@ func (a *app) signRegistry(ctx context.Context, key, previous, told, path string
 		return err
 	}
 	defer s.Close()
-	for _, sig := range f.Statement.Signatures {
-		if string(sig.KeyID) == s.Public().KeyID() {
-			return fmt.Errorf("key %s has signed this registry already", sig.KeyID)
-		}
+	if err := f.mayBeSigned(prev, envelope.KeyID(s.Public().KeyID())); err != nil {
+		return err
 	}
 	sig, err := envelope.Sign(ctx, s, f.Statement)
 	if err != nil {
@@ -83,33 +90,59 @@ func replaceFile(path string, data []byte) error {
 	return os.Rename(path+".new", path)
 }
 
-// sayChanges says in plain words what the document changes.
-func (a *app) sayChanges(f *registryFile, previous string) error {
+// follows is the document that f changes; nil for version 1.
+func (f *registryFile) follows(previous string) (*keyregistry.Document, error) {
+	if f.doc.Version == 1 {
+		return nil, nil
+	}
+	if previous == "" {
+		return nil, usagef("version %d changes an older one: name it by --previous, to see what changes", f.doc.Version)
+	}
+	prev, err := readRegistry(previous)
+	if err != nil {
+		return nil, err
+	}
+	if err := prev.checkSignatures(previous); err != nil {
+		return nil, err
+	}
+	if *f.doc.Previous != prev.digest {
+		return nil, bindingf("%s is not the registry that this one follows", previous)
+	}
+	return prev.doc, nil
+}
+
+// mayBeSigned refuses a signature with which nobody would take the file: a
+// second one by a key, or one by a key that is no approver's.
+func (f *registryFile) mayBeSigned(prev *keyregistry.Document, id envelope.KeyID) error {
+	for _, sig := range f.Statement.Signatures {
+		if sig.KeyID == id {
+			return fmt.Errorf("key %s has signed this registry already", id)
+		}
+	}
+	if hasApprover(f.doc, id) || prev != nil && hasApprover(prev, id) {
+		return nil
+	}
+	return failure.New(failure.RoleNotAllowed, "key %s is no approver's: nobody would take a registry that it signed", id)
+}
+
+func hasApprover(doc *keyregistry.Document, id envelope.KeyID) bool {
+	return slices.ContainsFunc(holdings(doc), func(h holding) bool { return h.Kind == keyregistry.KindApprover && h.Key.KeyID == id })
+}
+
+// sayChanges says in plain words what f changes of prev, or all that it says
+// where there is none.
+func (a *app) sayChanges(f *registryFile, prev *keyregistry.Document) {
 	a.say("Registry version %d of Kernel %s, digest %s", f.doc.Version, f.doc.KernelID, f.digest)
 	before := map[envelope.KeyID]holding{}
 	var rules *keyregistry.Rules
-	if f.doc.Version > 1 {
-		if previous == "" {
-			return usagef("version %d changes an older one: name it by --previous, to see what changes", f.doc.Version)
-		}
-		prev, err := readRegistry(previous)
-		if err != nil {
-			return err
-		}
-		if err := prev.checkSignatures(previous); err != nil {
-			return err
-		}
-		if *f.doc.Previous != prev.digest {
-			return bindingf("%s is not the registry that this one follows", previous)
-		}
-		rules = &prev.doc.Rules
-		for _, h := range holdings(prev.doc) {
+	if prev != nil {
+		rules = &prev.Rules
+		for _, h := range holdings(prev) {
 			before[h.Key.KeyID] = h
 		}
 	}
 	a.sayKeys(f.doc, before)
 	a.sayRules(f.doc, rules)
-	return nil
 }
 
 func (a *app) sayKeys(doc *keyregistry.Document, before map[envelope.KeyID]holding) {
