@@ -11,8 +11,7 @@ import (
 )
 
 func (a *app) configCommand() *cobra.Command {
-	group := &cobra.Command{Use: "config", Short: "The configuration", Args: cobra.NoArgs}
-	group.AddCommand(a.command("check", "Say whether the configuration is one to run with",
+	return group("config", "The configuration", a.command("check", "Say whether the configuration is one to run with",
 		`check reads the file and the environment's overrides as serve does, and loads
 the policy. It opens no key, no database and no socket.`,
 		`  kernelgate config check --config kernelgate.yaml`,
@@ -24,13 +23,13 @@ the policy. It opens no key, no database and no socket.`,
 			_, err = fmt.Fprintf(a.stdout, "%s is good: %d targets, data in %s\n", c.file, len(c.Targets), c.DataDir)
 			return err
 		}))
-	return group
 }
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Example: "  kernelgate version", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			a.obeyed = true
 			_, err := fmt.Fprintf(a.stdout, "kernelgate %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},

@@ -11,7 +11,6 @@ import (
 )
 
 func (a *app) tokenCommand() *cobra.Command {
-	group := &cobra.Command{Use: "token", Short: "Tokens for the HTTP API", Args: cobra.NoArgs}
 	var name, role string
 	create := a.command("create", "Make a token and print it, once",
 		`A token lets its holder call the API. It gives no authority over upgrades:
@@ -26,8 +25,7 @@ Roles: approver, requestor, ci, operator, auditor.`,
 	create.Flags().StringVar(&role, "role", "", "approver, requestor, ci, operator or auditor")
 	_ = create.MarkFlagRequired("name")
 	_ = create.MarkFlagRequired("role")
-	group.AddCommand(create)
-	return group
+	return group("token", "Tokens for the HTTP API", create)
 }
 
 func (a *app) createToken(c *Config, name, role string) error {

@@ -24,7 +24,8 @@ func TestVersion(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{"serve", "now"}, {"serve", "--port", "1"}, {"token", "create", "--colour"}} {
+	for _, args := range [][]string{{"serve", "now"}, {"serve", "--port", "1"}, {"token", "create", "--colour"},
+		{"token", "create", "--name", "ryan"}, {"token", "make"}, {"config", "look"}, {"look"}, {"invite", "--person", "ryan"}, {"version", "now"}} {
 		if code, _, stderr := call(t.Context(), args...); code != exitUsage || stderr == "" {
 			t.Errorf("%v: %d %s", args, code, stderr)
 		}

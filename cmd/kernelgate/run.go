@@ -30,6 +30,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	file           string // --config
+	obeyed         bool   // the command line was one to obey
 }
 
 // run is the whole command, for main and for tests. It returns the exit code.
@@ -48,6 +49,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.code
+	}
+	if !a.obeyed {
+		return exitUsage
 	}
 	return exitFailure
 }
@@ -80,6 +84,21 @@ return from a call, 77 a PIN was refused.`,
 	return root
 }
 
+// group is a command that has others below it.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(fmt.Errorf("%q is no command of %s; see: %s --help", args[0], c.CommandPath(), c.CommandPath()))
+			}
+			return c.Help()
+		},
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
 // command is a command that reads the configuration and takes no arguments.
 func (a *app) command(use, short, long, example string, f func(ctx context.Context, c *Config) error) *cobra.Command {
 	cmd := &cobra.Command{
@@ -91,6 +110,7 @@ func (a *app) command(use, short, long, example string, f func(ctx context.Conte
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.obeyed = true
 			c, err := loadConfig(a.file)
 			if err != nil {
 				return err
