@@ -131,9 +131,9 @@ func (d *Document) checkList(people []Person) error {
 }
 
 func (d *Document) checkKernel() error {
-	for _, keys := range [][]Key{d.Kernel.Records, d.Kernel.Audit} {
+	for kind, keys := range [][]Key{d.Kernel.Records, d.Kernel.Audit} {
 		if n := len(keys); n < 1 || n > MaxKernelKeys {
-			return invalid("the Kernel has %d keys of one kind, where 1 to %d are allowed", n, MaxKernelKeys)
+			return invalid("the Kernel has %d %s keys, where 1 to %d are allowed", n, [...]string{"records", "audit"}[kind], MaxKernelKeys)
 		}
 		for i := range keys {
 			if err := d.checkKey(&keys[i]); err != nil {

@@ -73,7 +73,7 @@ func (a *app) generate(ctx context.Context, uri string, algorithm signer.Algorit
 	if err != nil {
 		return err
 	}
-	a.say("Making a %s key: %s", algorithm, name)
+	a.say("Making a key, %s: %s", algorithm, name)
 	var made generatedKey
 	if strings.HasPrefix(uri, filekey.Scheme) {
 		u, err := filekey.ParseURI(uri)

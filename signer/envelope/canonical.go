@@ -2,6 +2,7 @@ package envelope
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"strconv"
@@ -53,9 +54,22 @@ func DecodeCanonical(data []byte, limit int, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
-		return failure.As(failure.PayloadMalformed, err)
+		return misfit(err)
 	}
 	return checkRoundTrip(data, v)
+}
+
+// misfit says why JSON does not fit a type, without the names of Go's types.
+// An error that has a class is left as it is.
+func misfit(err error) error {
+	var e *json.SemanticError
+	switch {
+	case failure.ClassOf(err) != "" || !errors.As(err, &e):
+		return failure.As(failure.PayloadMalformed, err)
+	case errors.Is(err, json.ErrUnknownName):
+		return failure.New(failure.PayloadMalformed, "unknown member %.200q", e.JSONPointer)
+	}
+	return failure.New(failure.PayloadMalformed, "a value of another kind is expected at %.200q", cmp.Or(e.JSONPointer, "/"))
 }
 
 // checkTokens refuses what no type can: a number of canonical JSON that is no
@@ -141,5 +155,8 @@ func DecodeForeign(data []byte, v any) error {
 	if err := CheckForeign(data); err != nil {
 		return err
 	}
-	return failure.As(failure.PayloadMalformed, json.Unmarshal(data, v))
+	if err := json.Unmarshal(data, v); err != nil {
+		return misfit(err)
+	}
+	return nil
 }

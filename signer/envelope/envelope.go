@@ -58,7 +58,7 @@ func Parse(wire []byte) (Envelope, error) {
 		return env, failure.New(failure.EnvelopeMalformed, "%d bytes, where at most %d are allowed", len(wire), MaxWire)
 	}
 	if err := json.Unmarshal(wire, &env, json.RejectUnknownMembers(true)); err != nil {
-		return env, failure.Reclass(failure.EnvelopeMalformed, err)
+		return env, failure.Reclass(failure.EnvelopeMalformed, misfit(err))
 	}
 	// The layout is free, the content is not: canonical base64, no null, no
 	// missing member.

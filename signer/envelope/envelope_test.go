@@ -79,6 +79,25 @@ func TestDecodeCanonical(t *testing.T) {
 	}
 }
 
+// A refusal is read by people: it names the member, not a type of Go.
+func TestMisfit(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	for data, want := range map[string]string{
+		`[]`:                           `a value of another kind is expected at "/"`,
+		`{"payload":1}`:                `a value of another kind is expected at "/payload"`,
+		`{"signatures":[{"key":1}]}`:   `unknown member "/signatures/0/key"`,
+		`{"signatures":[{"sig":"*"}]}`: `a value of another kind is expected at "/signatures/0/sig"`,
+		`{"signatures":[{"keyid":"` + digest + `"}]}`: `"` + digest + `" is not a KeyID of 64 lower-case hexadecimal digits`,
+	} {
+		_, parseErr := envelope.Parse([]byte(data))
+		for _, err := range []error{parseErr, envelope.DecodeCanonical([]byte(data), envelope.MaxPayload, &envelope.Envelope{})} {
+			if got := failure.DetailOf(err); got != want {
+				t.Errorf("%s: %q, not %q", data, got, want)
+			}
+		}
+	}
+}
+
 func nested(n int) string { return strings.Repeat(`{"a":`, n-1) + "{}" + strings.Repeat("}", n-1) }
 
 func TestCanonicalNesting(t *testing.T) {
