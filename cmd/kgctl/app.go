@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/workflow/client"
 )
 
 // app is what all commands share: where data and messages go, and the clock.
@@ -33,9 +35,21 @@ func run(ctx context.Context, args []string, in, out, messages *os.File) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		fmt.Fprintf(messages, "kgctl: %v\n", err)
+		fmt.Fprintf(messages, "kgctl: %v%s\n", err, a.hint(err))
 	}
 	return exitCode(err)
+}
+
+// hint is what to do about a refusal that the gateway words for every client.
+func (a *app) hint(err error) string {
+	var refused *client.Error
+	switch {
+	case !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized:
+		return ""
+	case a.connection.tokenFile == "":
+		return "\nName the file that holds your token by --token-file, KGCTL_TOKEN_FILE or in " + settingsName + "; kernelgate token create makes one."
+	}
+	return "\nThe token was read from " + a.connection.tokenFile + "; kernelgate token create makes a new one."
 }
 
 func (a *app) root() *cobra.Command {

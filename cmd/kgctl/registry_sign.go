@@ -151,9 +151,9 @@ func (a *app) sayKeys(doc *keyregistry.Document, before map[envelope.KeyID]holdi
 		delete(before, h.Key.KeyID)
 		switch {
 		case !kept:
-			a.say("+ %s %s (%s) gets key %s in %s, from %s to %s", title(h), h.ID, h.Name, h.Key.KeyID, h.Key.Origin, h.Key.NotBefore, h.Key.NotAfter)
+			a.say("+ %s %s gets key %s in %s, from %s to %s", title(h), h.named(), h.Key.KeyID, h.Key.Origin, h.Key.NotBefore, h.Key.NotAfter)
 		case title(old) != title(h) || old.Name != h.Name || old.ID != h.ID:
-			a.say("~ %s %s (%s) becomes %s %s (%s)", title(old), old.ID, old.Name, title(h), h.ID, h.Name)
+			a.say("~ %s %s becomes %s %s", title(old), old.named(), title(h), h.named())
 		case old.Key.NotBefore != h.Key.NotBefore || old.Key.NotAfter != h.Key.NotAfter:
 			a.say("~ key %s of %s is valid from %s to %s", h.Key.KeyID, h.ID, h.Key.NotBefore, h.Key.NotAfter)
 		}
@@ -178,6 +178,14 @@ func (a *app) sayRules(doc *keyregistry.Document, before *keyregistry.Rules) {
 	if doc.Test {
 		a.say("This is a TEST registry: keys in files count.")
 	}
+}
+
+// named is the ID and, of people, the name.
+func (h holding) named() string {
+	if h.Name == "" {
+		return string(h.ID)
+	}
+	return fmt.Sprintf("%s (%s)", h.ID, h.Name)
 }
 
 func title(h holding) string {

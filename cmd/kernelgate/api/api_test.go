@@ -248,6 +248,9 @@ func TestRefusals(t *testing.T) {
 	if p := wantCode(t, err, 503, "unavailable"); p.RetryAfter <= 0 {
 		t.Fatal("503 without Retry-After")
 	}
+	g.engine.fail = fmt.Errorf("%w: nowhere", workflow.ErrUnknownTarget)
+	_, err = c.Submit(t.Context(), g.manifest(t))
+	wantCode(t, err, 422, "field_invalid")
 	g.engine.fail = errors.New("secret of the inside")
 	_, err = c.Submit(t.Context(), g.manifest(t))
 	if p := wantCode(t, err, 500, "internal"); strings.Contains(p.Detail, "secret") {

@@ -87,6 +87,8 @@ func ProblemOf(err error) Problem {
 		return problem(http.StatusNotFound, CodeNotFound, "there is no such thing here")
 	case errors.Is(err, workflow.ErrConflict):
 		return problem(http.StatusConflict, CodeConflict, err.Error())
+	case errors.Is(err, workflow.ErrUnknownTarget):
+		return problem(http.StatusUnprocessableEntity, string(failure.FieldInvalid), err.Error())
 	case errors.Is(err, workflow.ErrHeld):
 		return problem(http.StatusServiceUnavailable, CodeUnavailable, err.Error())
 	case errors.Is(err, workflow.ErrGuardUnavailable), errors.Is(err, workflow.ErrStoreUnavailable), errors.Is(err, signer.ErrBusy), errors.Is(err, signer.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
