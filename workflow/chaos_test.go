@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
@@ -55,8 +57,8 @@ func readPace(t *testing.T) (p pace) {
 // steps, on the real store and guard, against a model of who has agreed to
 // what. Nothing is applied without three whose agreement counts, or a trigger
 // that may be; nothing twice or by half; what was acknowledged is never lost; and
-// once the faults end, everything comes to rest. Of a failure rapid prints the
-// seed by which it can be played again.
+// once the faults end, everything comes to rest. Each lane prints the seed that it
+// starts from, and of a failure rapid prints that of the run (CONTRIBUTING.md).
 func TestChaos(t *testing.T) {
 	p := readPace(t)
 	lanes := runtime.GOMAXPROCS(0)
@@ -69,6 +71,7 @@ func TestChaos(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	seed := seeds(t)
 	begin := time.Now()
 	var mu sync.Mutex
 	runs, met := 0, map[string]int{}
@@ -76,8 +79,11 @@ func TestChaos(t *testing.T) {
 		for i := range lanes {
 			t.Run(strconv.Itoa(i), func(t *testing.T) {
 				t.Parallel()
+				started := seed(t)
+				defer started()
 				first := true
 				rapid.Check(t, func(rt *rapid.T) {
+					started()
 					if !first && time.Since(begin) > p.budget {
 						return
 					}
@@ -98,6 +104,31 @@ func TestChaos(t *testing.T) {
 		if met[what] == 0 && runs > atLeast {
 			t.Errorf("no run met %s: the test tests nothing", what)
 		}
+	}
+}
+
+// seeds starts each lane from a seed of its own, and prints it; where -rapid.seed
+// is given, from that one. rapid reads the flag once, before a lane's first run,
+// which says by calling started that the next lane may set it.
+func seeds(t *testing.T) func(*testing.T) (started func()) {
+	t.Helper()
+	const name = "rapid.seed"
+	given := flag.Lookup(name).Value.String()
+	t.Cleanup(func() { _ = flag.Set(name, given) })
+	var mu sync.Mutex
+	return func(t *testing.T) func() {
+		seed := given
+		if seed == "0" {
+			seed = strconv.FormatUint(rand.Uint64N(math.MaxUint64)+1, 10)
+		}
+		mu.Lock()
+		started := sync.OnceFunc(mu.Unlock)
+		if err := flag.Set(name, seed); err != nil {
+			started()
+			t.Fatal(err)
+		}
+		t.Logf("from -rapid.seed=%s", seed)
+		return started
 	}
 }
 
