@@ -114,21 +114,56 @@ func (a *app) judge(s *session, r *reading) error {
 				r.tests[t.Name] = *t
 			}
 		case workflow.KindApproval:
-			// One that verified under an older registry shows its person that it is void.
-			for _, reg := range slices.Backward(s.regs) {
-				if d, err := upgrade.VerifyApproval(reg, r.manifest, r.digest, env, now); err == nil {
-					r.decisions = append(r.decisions, upgrade.Decision{Person: d.ApproverID, SignedAt: d.ApprovalTs, Envelope: env})
-					break
-				}
-			}
+			r.addApproval(s, env)
 		case workflow.KindRejection:
 			if d, err := upgrade.VerifyRejection(s.registry(), r.manifest, r.digest, env, now); err == nil {
 				r.decisions = append(r.decisions, upgrade.Decision{Person: d.ApproverID, Rejected: true, SignedAt: d.RejectionTs, Envelope: env})
 			}
 		}
 	}
-	r.count = upgrade.Tally(s.registry(), r.manifest, r.digest, r.decisions, func(id envelope.KeyID) bool { return s.suspended[id] }, now)
+	reg, at, suspended := s.registry(), now, s.suspended
+	if b := r.decided(); b != nil {
+		found, err := s.regs.Find(b.Quorum.RegistryDigest)
+		if err != nil {
+			return fmt.Errorf("the quorum bundle: %w", err)
+		}
+		reg, at, suspended = found, b.Quorum.DecidedAt, nil
+	}
+	r.count = upgrade.Tally(reg, r.manifest, r.digest, r.decisions, func(id envelope.KeyID) bool { return suspended[id] }, at)
 	return nil
+}
+
+// addApproval takes up one that verified when it was signed, under any document
+// of the chain. Where it does not count any more, the tally says why.
+func (r *reading) addApproval(s *session, env envelope.Envelope) {
+	var claim upgrade.Approval
+	if envelope.DecodeCanonical(env.Payload, envelope.MaxPayload, &claim) != nil {
+		return
+	}
+	for _, reg := range slices.Backward(s.regs) {
+		if d, err := upgrade.VerifyApproval(reg, r.manifest, r.digest, env, claim.ApprovalTs); err == nil {
+			r.decisions = append(r.decisions, upgrade.Decision{Person: d.ApproverID, SignedAt: d.ApprovalTs, Envelope: env})
+			return
+		}
+	}
+}
+
+// decided is the newest bundle that a quorum of the upgrade's own decided, once
+// people's records change nothing any more; nil where there is none. Who counted
+// then is shown, not who would count today.
+func (r *reading) decided() (newest *upgrade.QuorumBundle) {
+	if r.open() {
+		return nil
+	}
+	for _, rec := range r.detail.Records {
+		if rec.Kind != workflow.KindQuorumBundle && rec.Kind != workflow.KindRatificationBundle {
+			continue
+		}
+		if b, err := upgrade.ParseQuorumBundle(rec.Body); err == nil && len(b.Approvals) > 0 {
+			newest = b
+		}
+	}
+	return newest
 }
 
 // same refuses where anything that a signer was shown has changed since.

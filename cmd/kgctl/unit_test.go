@@ -13,10 +13,13 @@ import (
 
 	"github.com/tyler-smith/go-bip39/wordlists"
 
+	"github.com/kernelgate/kernelgate/keyregistry/registrytest"
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/client"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 // The words, read back as a number, are the first 66 bits of the hash.
@@ -45,6 +48,52 @@ func TestModuleThatHangs(t *testing.T) {
 	}
 	if err := guarded(time.Minute, func() error { return signer.ErrPIN }); !errors.Is(err, signer.ErrPIN) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An approval that is too old is shown as stale, with what to do; once a quorum
+// has decided, those who made it are shown, whatever the time is.
+func TestApprovalsThatDoNotCount(t *testing.T) {
+	signed := envelope.TimeOf(time.Now())
+	f := registrytest.New(signed.Add(-60))
+	seal := func(who, payloadType string, v any) envelope.Envelope {
+		env, err := envelope.Seal(t.Context(), f.Signers[who], payloadType, v)
+		must(t, err)
+		return env
+	}
+	key := func(who string) envelope.KeyID { return envelope.KeyID(f.Signers[who].Public().KeyID()) }
+	m := upgrade.Manifest{BaseRevision: upgrade.None, Impact: upgrade.Impact{Components: []string{"web"}, Downtime: "none"}, KernelID: registrytest.KernelID,
+		KeyID: key("ops"), Preconditions: upgrade.Preconditions{Approvals: 3, Tests: []string{}}, ProposedBy: "ops", Rationale: "x",
+		Target: upgrade.Target{Name: "web", ManifestID: "site"}, Timestamp: signed, Type: upgrade.TypeCode, UpgradeID: "0190a5e0-0000-7000-8000-000000000001"}
+	manifest := seal("ops", envelope.TypeManifest, m)
+	record := func(kind string, body []byte) client.Record { return client.Record{Kind: kind, Body: body} }
+	records := []client.Record{record(workflow.KindManifest, manifest.Bytes())}
+	bundle := upgrade.QuorumBundle{Manifest: manifest, TestResults: []envelope.Envelope{}, Quorum: upgrade.QuorumInfo{DecidedAt: signed, KernelID: m.KernelID,
+		ManifestDigest: manifest.PayloadDigest(), RegistryDigest: f.Registry.Digest(), UpgradeID: m.UpgradeID}}
+	for _, who := range []string{"divlead-1", "ryan", "sec-eng"} {
+		env := seal(who, envelope.TypeApproval, upgrade.Approval{ApprovalTs: signed, ApproverID: envelope.ID(who), KernelID: m.KernelID, KeyID: key(who),
+			ManifestDigest: manifest.PayloadDigest(), PatchHash: m.PatchHash, RegistryDigest: f.Registry.Digest(), UpgradeID: m.UpgradeID})
+		records = append(records, record(workflow.KindApproval, env.Bytes()))
+		bundle.Approvals, bundle.Quorum.Approvers = append(bundle.Approvals, env), append(bundle.Quorum.Approvers, envelope.ID(who))
+	}
+	late := func() time.Time { return signed.Std().Add(15 * 24 * time.Hour) }
+	seats := func(state client.State, records []client.Record) map[envelope.ID]upgrade.Seat {
+		r := &reading{manifest: &m, digest: manifest.PayloadDigest(), tests: map[string]upgrade.TestResult{}, detail: client.UpgradeDetail{Records: records}}
+		r.detail.Upgrade.State = state
+		must(t, (&app{now: late}).judge(&session{regs: upgrade.Registries{f.Registry}}, r))
+		found := map[envelope.ID]upgrade.Seat{}
+		for _, seat := range r.count.Seats {
+			found[seat.Person] = seat
+		}
+		return found
+	}
+	waiting := seats(client.PendingApproval, records)
+	if s := waiting["ryan"]; s.Status != upgrade.SeatStale || !strings.Contains(s.Reason, "must be given again") || waiting["tech-lead"].Status != upgrade.SeatWaiting {
+		t.Errorf("pending: %+v", waiting)
+	}
+	ended := seats(client.Completed, append(records, record(workflow.KindQuorumBundle, bundle.Bytes())))
+	if s := ended["ryan"]; s.Status != upgrade.SeatApproved || ended["tech-lead"].Status != upgrade.SeatWaiting {
+		t.Errorf("ended: %+v", ended)
 	}
 }
 

@@ -115,7 +115,10 @@ func (a *app) showUpgrade(r *reading) error {
 		{"upgrade", string(m.UpgradeID)}, {"state", foreign(string(u.State))},
 		{"proposal", fmt.Sprintf("%s at %s by %s on %s", m.Type, m.Target.Name, m.ProposedBy, local(m.Timestamp))},
 		{"why", foreign(m.Rationale)}, {"target", foreign(targetText(m))}, {"base", string(m.BaseRevision)}, {"patch", m.PatchHash.String()},
-		{"manifest", r.digest.String()}, {"words", out.Words}, {"tests", testText(r)}, {"policy", policyText(r.policy)}, {"expires", localText(u.ExpiresAt)},
+		{"manifest", r.digest.String()}, {"words", out.Words}, {"tests", testText(r)}, {"policy", policyText(r.policy)},
+	}
+	if r.open() && u.State != client.EmergencyApplied {
+		rows = append(rows, []string{"expires", localText(u.ExpiresAt)})
 	}
 	if u.Reason != nil {
 		rows = append(rows, []string{"reason", foreign(*u.Reason)})
@@ -127,6 +130,9 @@ func (a *app) showUpgrade(r *reading) error {
 			at := seat.SignedAt
 			shown.SignedAt = &at
 			text += " on " + local(at)
+		}
+		if seat.Reason != "" {
+			text += ": " + foreign(seat.Reason)
 		}
 		out.Approvals = append(out.Approvals, shown)
 		rows = append(rows, []string{"  " + string(seat.Person), text})
