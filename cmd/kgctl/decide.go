@@ -63,6 +63,9 @@ func (a *app) settle(ctx context.Context, d deciding) error {
 	if d.approving && r.policy != nil && !r.policy.Allow {
 		return failure.New(failure.PolicyDenied, "approvals are refused while the policy denies; see kgctl policy explain %s", d.id)
 	}
+	if d.approving && !d.emergency && r.state() == client.Draft {
+		return fmt.Errorf("the upgrade is a draft, which takes no approvals yet: kgctl upgrade submit %s", d.id)
+	}
 	if err := a.confirm(ctx, d.question); err != nil {
 		return err
 	}

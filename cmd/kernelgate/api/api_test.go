@@ -232,7 +232,9 @@ func TestRefusals(t *testing.T) {
 	_, err = c.Submit(t.Context(), other)
 	wantCode(t, err, 403, "forbidden")
 	_, err = g.client(t, "operator").Submit(t.Context(), other)
-	wantCode(t, err, 409, "conflict")
+	if p := wantCode(t, err, 409, "conflict"); p.Detail != "only manifests are taken" {
+		t.Errorf("the detail is %q", p.Detail)
+	}
 	_, err = g.client(t, "auditor").Submit(t.Context(), g.manifest(t))
 	wantCode(t, err, 403, "forbidden")
 	_, err = c.Upgrade(t.Context(), "0190a5e0-0000-7000-8000-00000000ffff")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/labstack/echo/v4"
@@ -86,7 +87,7 @@ func ProblemOf(err error) Problem {
 	case errors.Is(err, workflow.ErrNotFound):
 		return problem(http.StatusNotFound, CodeNotFound, "there is no such thing here")
 	case errors.Is(err, workflow.ErrConflict):
-		return problem(http.StatusConflict, CodeConflict, err.Error())
+		return problem(http.StatusConflict, CodeConflict, strings.TrimPrefix(err.Error(), workflow.ErrConflict.Error()+": "))
 	case errors.Is(err, workflow.ErrUnknownTarget):
 		return problem(http.StatusUnprocessableEntity, string(failure.FieldInvalid), err.Error())
 	case errors.Is(err, workflow.ErrHeld):
