@@ -106,6 +106,16 @@ func timeEdges() []forgery {
 	}
 }
 
+func notes(text string) func(*world) {
+	return func(w *world) {
+		w.approval = func(id string, a *upgrade.Approval) {
+			if id == "ryan" { // P-256: the filekey signer keeps to what an Ed25519 token could sign
+				a.Notes = text
+			}
+		}
+	}
+}
+
 func triggerAt(seconds int64) func(*world) {
 	return func(w *world) {
 		w.trigger = func(e *upgrade.EmergencyTrigger) { e.TriggeredAt = decided.Add(seconds) }
@@ -313,13 +323,9 @@ func fieldEdges() []forgery {
 		{"engine of 81", quorumFile, func(w *world) {
 			w.decision = func(d *upgrade.PolicyDecision) { d.Engine = strings.Repeat("e", 81) }
 		}, bad},
-		{"notes of 1000", quorumFile, func(w *world) {
-			w.approval = func(id string, a *upgrade.Approval) {
-				if id == "ryan" { // P-256: the filekey signer keeps to what an Ed25519 token could sign
-					a.Notes = strings.Repeat("é", 1000)
-				}
-			}
-		}, valid},
+		{"notes of 1000", quorumFile, notes(strings.Repeat("é", 1000)), valid},
+		{"notes of 1001", quorumFile, notes(strings.Repeat("é", 1001)), bad},
+		{"notes that turn their direction", quorumFile, notes("a\u202eb"), bad},
 		{"five approvals", quorumFile, func(w *world) {
 			w.approvers = []string{"divlead-1", "divlead-2", "ryan", "sec-eng", "tech-lead"}
 		}, valid},
