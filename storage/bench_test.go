@@ -2,9 +2,7 @@ package storage
 
 import (
 	"context"
-	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -104,72 +102,5 @@ func bareInserts(b *testing.B) func(workflow.Tx) error {
 		}
 		seq++
 		return w.insert("tree (idx, hash)", 2, rows)
-	}
-}
-
-// BenchmarkLongLog is a log of 200,000 events, or of KERNELGATE_BENCH_EVENTS:
-// how long it takes to open, and appending to it against an empty one.
-func BenchmarkLongLog(b *testing.B) {
-	size := 200_000
-	if text := os.Getenv("KERNELGATE_BENCH_EVENTS"); text != "" {
-		var err error
-		if size, err = strconv.Atoi(text); err != nil {
-			b.Fatal(err)
-		}
-	}
-	long := openBench(b)
-	fill(b, long, size)
-	const events = 10 * benchWriters
-	appendOne := func(tx workflow.Tx) error {
-		_, err := tx.AppendEvent(benchEvent())
-		return err
-	}
-	var opened, toLong, toEmpty time.Duration
-	rounds := 0
-	for b.Loop() {
-		start := time.Now()
-		again, err := OpenSQLite(context.Background(), long.path, time.Now)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := again.View(context.Background(), func(r workflow.Reader) error {
-			n, err := r.LogSize()
-			if err == nil && n < int64(size) {
-				b.Errorf("%d events", n)
-			}
-			if err == nil {
-				_, err = r.TreeRoot(n)
-			}
-			return err
-		}); err != nil {
-			b.Fatal(err)
-		}
-		opened += time.Since(start)
-		if err := again.Close(); err != nil {
-			b.Fatal(err)
-		}
-		toLong += appendAll(b, long, events, appendOne)
-		toEmpty += appendAll(b, openBench(b), events, appendOne)
-		rounds++
-	}
-	b.ReportMetric(opened.Seconds()/float64(rounds), "s-to-open")
-	b.ReportMetric(toEmpty.Seconds()/toLong.Seconds(), "of-empty-log")
-}
-
-// fill appends events many in one transaction, the quickest way to a long log.
-func fill(b *testing.B, s benchStore, size int) {
-	b.Helper()
-	for done := 0; done < size; done += 10_000 {
-		err := s.Update(context.Background(), func(tx workflow.Tx) error {
-			for range min(10_000, size-done) {
-				if _, err := tx.AppendEvent(benchEvent()); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
 	}
 }
