@@ -117,7 +117,7 @@ func (e *Engine) withPatch(r Reader, patch envelope.Digest, now envelope.Time) (
 		page.Cursor = next
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: no open upgrade has the patch %s", ErrNotFound, patch)
+		return nil, fmt.Errorf("%w: no open upgrade has the patch %s", ErrConflict, patch)
 	}
 	return out, nil
 }

@@ -127,7 +127,7 @@ func readLine(r *bufio.Reader, limit int) ([]byte, error) {
 		case err == nil:
 			return line[:len(line)-1], nil
 		case errors.Is(err, io.EOF):
-			return nil, failure.New(failure.PayloadMalformed, "the file ends within a line: it was cut")
+			return nil, failure.New(failure.PayloadMalformed, "the file ends within a line: it was cut, or is no exported log")
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return nil, err
 		}
