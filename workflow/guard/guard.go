@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
@@ -53,6 +54,9 @@ type Guard struct {
 	rebuilding bool    // the operator asked for it, and it is not done
 	building   bool    // a rebuild is under way
 	broken     error   // a write whose outcome is not known
+
+	snapshots sync.WaitGroup // at most one is being written
+	closing   atomic.Bool
 }
 
 var _ workflow.Guard = (*Guard)(nil)
@@ -125,6 +129,8 @@ func (g *Guard) checkKept() error {
 
 // Close gives up the lock. The signers are their opener's to close.
 func (g *Guard) Close() error {
+	g.closing.Store(true)
+	g.snapshots.Wait() // nobody writes to a file that the next guard opens
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.disk.close()
@@ -160,16 +166,21 @@ func (g *Guard) remember(now envelope.Time, c change) error {
 	if now.Before(g.mem.clock) {
 		c.Clock = g.mem.clock
 	}
-	err := g.disk.append(&c)
-	if err == nil {
-		err = g.mem.apply(g.config.Root, &c)
+	line, end, err := g.disk.end.line(&c)
+	if err != nil {
+		return unavailable(err) // nothing was written
 	}
-	if err == nil && g.disk.due() {
-		err = g.disk.replace(g.mem.changes)
+	if err = g.disk.append(line, end); err == nil {
+		err = g.mem.apply(g.config.Root, &c)
 	}
 	if err != nil {
 		g.broken = err
 		return unavailable(err)
+	}
+	if next := g.disk.next; next != nil {
+		next.since = append(next.since, &c)
+	} else if g.disk.due() && !g.closing.Load() {
+		g.compact()
 	}
 	return nil
 }

@@ -9,14 +9,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/go-json-experiment/json"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/signer/failure"
 )
 
 // journal is the file that memory lives in: a snapshot, then what changed
@@ -25,15 +24,21 @@ import (
 // at first) and the JSON, so a line lost from the middle is noticed.
 //
 // A change is on the disk when append returns nil. Once the changes outweigh
-// the snapshot, the file is replaced by a new snapshot, whole.
+// the snapshot, the file is replaced by a new snapshot, whole (snapshot.go).
 type journal struct {
 	path     string
 	files    files
 	lock     io.Closer
 	file     file
-	sum      [sha256.Size]byte
-	snapshot int64 // bytes at the last compaction
-	size     int64
+	end      chain
+	snapshot int64     // bytes at the last compaction
+	next     *snapshot // is being written; nil: none
+}
+
+// chain is where a file's lines end: the last checksum, and how many bytes.
+type chain struct {
+	sum  [sha256.Size]byte
+	size int64
 }
 
 // files is the file system as a journal needs it.
@@ -101,7 +106,7 @@ func (j *journal) load(root envelope.Digest) (*memory, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("guard: %s: %w", j.path, err)
 	}
-	j.file, j.snapshot = f, j.size
+	j.file, j.snapshot = f, j.end.size
 	return m, nil
 }
 
@@ -115,12 +120,12 @@ func (j *journal) read(f file, root envelope.Digest) (*memory, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
-		c, sum, err := parseLine(j.sum, line)
+		c, sum, err := parseLine(j.end.sum, line)
 		if err != nil {
 			if err := isTorn(line, r); err != nil {
 				return nil, err
 			}
-			if err := errors.Join(f.Truncate(j.size), f.Sync()); err != nil {
+			if err := errors.Join(f.Truncate(j.end.size), f.Sync()); err != nil {
 				return nil, err
 			}
 			break
@@ -128,7 +133,7 @@ func (j *journal) read(f file, root envelope.Digest) (*memory, error) {
 		if err := m.apply(root, c); err != nil {
 			return nil, errDamaged("%w", err)
 		}
-		j.sum, j.size = sum, j.size+int64(len(line))
+		j.end = chain{sum, j.end.size + int64(len(line))}
 	}
 	if len(m.regs) == 0 {
 		return nil, errDamaged("it has no registry document")
@@ -185,72 +190,43 @@ func isTorn(line []byte, r *bufio.Reader) error {
 	return errDamaged("a line was changed")
 }
 
-// append writes one change, and is durable when it returns nil. After an error
-// the change may be on the disk or not.
-func (j *journal) append(c *change) error {
-	n, err := j.write(j.file, c)
+// line is a change as the file has it, and where the chain ends with it.
+func (c chain) line(next *change) ([]byte, chain, error) {
+	data, err := json.Marshal(next)
 	if err != nil {
+		return nil, c, err
+	}
+	c.sum = checksum(c.sum, data)
+	line := make([]byte, 0, 2*len(c.sum)+len(data)+2)
+	line = append(hex.AppendEncode(line, c.sum[:]), ' ')
+	line = append(append(line, data...), '\n')
+	if len(line) > maxLine {
+		return nil, c, failure.New(failure.PayloadMalformed, "a change of %d bytes is too long for the guard's memory, which takes %d", len(line), maxLine)
+	}
+	c.size += int64(len(line))
+	return line, c, nil
+}
+
+func (c *chain) write(w io.Writer, next *change) error {
+	line, end, err := c.line(next)
+	if err == nil {
+		_, err = w.Write(line)
+	}
+	*c = end
+	return err
+}
+
+// append writes one line, and is durable when it returns nil. After an error
+// the line may be on the disk or not.
+func (j *journal) append(line []byte, end chain) error {
+	if _, err := j.file.Write(line); err != nil {
 		return err
 	}
 	if err := j.file.Sync(); err != nil {
 		return err
 	}
-	j.size += n
+	j.end = end
 	return nil
-}
-
-func (j *journal) write(w io.Writer, c *change) (int64, error) {
-	data, err := json.Marshal(c)
-	if err != nil {
-		return 0, err
-	}
-	j.sum = checksum(j.sum, data)
-	line := make([]byte, 0, 2*len(j.sum)+len(data)+2)
-	line = append(hex.AppendEncode(line, j.sum[:]), ' ')
-	line = append(append(line, data...), '\n')
-	if len(line) > maxLine {
-		return 0, fmt.Errorf("guard: a change of %d bytes is too long for the memory", len(line))
-	}
-	_, err = w.Write(line)
-	return int64(len(line)), err
-}
-
-// due says whether the changes outweigh the snapshot.
-func (j *journal) due() bool { return j.size-j.snapshot > max(minGrowth, j.snapshot) }
-
-// replace writes a new snapshot in the file's place: the old one or the new one
-// is there at any moment, whole.
-func (j *journal) replace(changes iter.Seq[*change]) error {
-	temp := j.path + tempSuffix
-	f, err := j.files.Open(temp, os.O_CREATE|os.O_TRUNC|os.O_RDWR|os.O_APPEND)
-	if err != nil {
-		return err
-	}
-	if err := j.writeAll(f, changes); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(j.files.Rename(temp, j.path), j.files.SyncDir(filepath.Dir(j.path))); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	old := j.file
-	j.file, j.snapshot = f, j.size
-	if old == nil {
-		return nil
-	}
-	return old.Close()
-}
-
-func (j *journal) writeAll(f file, changes iter.Seq[*change]) error {
-	j.sum, j.size = [sha256.Size]byte{}, 0
-	w := bufio.NewWriterSize(f, 1<<16)
-	for c := range changes {
-		n, err := j.write(w, c)
-		if err != nil {
-			return err
-		}
-		j.size += n
-	}
-	return errors.Join(w.Flush(), f.Sync())
 }
 
 func (j *journal) close() error {

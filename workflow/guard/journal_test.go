@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
+	"syscall"
 	"testing"
 
-	"github.com/kernelgate/kernelgate/storage/auditlog"
+	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
@@ -76,22 +79,69 @@ func TestDamage(t *testing.T) {
 	w.ok(w.guard.Rebuild(t.Context(), w))
 }
 
-// The file stays in proportion to what it holds.
+// slowFiles holds the writing of a snapshot back, or lets it fail.
+type slowFiles struct {
+	osFiles
+	begun, release chan struct{}
+	fail           error
+}
+
+func (f slowFiles) Open(name string, flag int) (file, error) {
+	if !strings.HasSuffix(name, tempSuffix) {
+		return f.osFiles.Open(name, flag)
+	}
+	f.begun <- struct{}{}
+	<-f.release
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	return f.osFiles.Open(name, flag)
+}
+
+// The file stays in proportion to what it holds. It is written anew while the
+// guard goes on signing, and where that fails the old one stays the memory.
 func TestSnapshots(t *testing.T) {
+	for name, fail := range map[string]error{"written": nil, "failed": syscall.ENOSPC} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.ok(w.guard.Close())
+			slow := slowFiles{begun: make(chan struct{}, 1), release: make(chan struct{}), fail: fail}
+			w.guard = must(open(w.config, slow))
+			w.guard.disk.snapshot = -2 * minGrowth
+			w.deploy(w.quorum(1, upgrade.None)) // its first change is worth a snapshot
+			<-slow.begun
+			b := w.quorum(2, rev(1))
+			record := w.deploy(b)
+			w.ok(w.suspend("a5", "a5"))
+			w.seal()
+			before := len(w.file())
+			close(slow.release)
+			w.guard.snapshots.Wait()
+			if after := len(w.file()); (after < before) != (fail == nil) {
+				t.Fatalf("%d bytes, and then %d", before, after)
+			}
+			w.deploy(w.quorum(3, rev(2))) // into the new file
+			want := dump(w.guard.mem)
+			w.reopen()
+			if dump(w.guard.mem) != want {
+				t.Fatal("the file is another memory")
+			}
+			if again := must(w.guard.SignRecord(t.Context(), b, workflow.LogProof{})); !bytes.Equal(again.Bytes(), record.Bytes()) {
+				t.Fatal("another envelope")
+			}
+		})
+	}
+}
+
+// A change that is too long for a line is refused, and nothing is in doubt.
+func TestLineTooLong(t *testing.T) {
 	w := newWorld(t)
-	w.deploy(w.quorum(1, upgrade.None))
-	for range 9000 {
-		size := w.guard.mem.last.Size
-		c := change{Checkpoint: &checkpointMemory{size, w.guard.mem.last.Root}}
-		w.ok(w.guard.remember(w.now, c))
+	size := len(w.file())
+	long := strings.Repeat("x", maxLine)
+	w.refused(failure.PayloadMalformed, w.guard.remember(w.now, change{Stale: &long}))
+	if w.deploy(w.quorum(1, upgrade.None)); size >= len(w.file()) {
+		t.Fatal("nothing was remembered")
 	}
-	if n := len(w.file()); n > 2*minGrowth {
-		t.Fatalf("%d bytes", n)
-	}
-	want := dump(w.guard.mem)
 	w.reopen()
-	if dump(w.guard.mem) != want {
-		t.Fatal("a snapshot is another memory")
-	}
-	w.ok(w.guard.Outcome(t.Context(), w.show(auditlog.UpgradeApplied, w.quorum(1, upgrade.None))))
+	w.deploy(w.quorum(2, rev(1)))
 }

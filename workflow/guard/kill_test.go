@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -66,11 +67,22 @@ func (s killSigner) Sign(ctx context.Context, message []byte) ([]byte, error) {
 	return sig, err
 }
 
-type killFiles struct{ killer }
+type killFiles struct {
+	killer
+	changes *atomic.Int32 // that were synced
+}
 
 type killFile struct {
 	file
-	killer
+	killFiles
+}
+
+// killSnapshot is the new file: written, synced, and then, once a second change
+// is in the old one, caught up with it.
+type killSnapshot struct {
+	file
+	killFiles
+	written bool
 }
 
 func (f killFiles) Open(name string, flag int) (file, error) {
@@ -80,9 +92,36 @@ func (f killFiles) Open(name string, flag int) (file, error) {
 	}
 	opened, err := osFiles{}.Open(name, flag)
 	if err != nil || snapshot {
-		return opened, err
+		return &killSnapshot{file: opened, killFiles: f}, err
 	}
-	return &killFile{opened, f.killer}, nil
+	return &killFile{opened, f}, nil
+}
+
+func (f *killSnapshot) Write(p []byte) (int, error) {
+	n, err := f.file.Write(p[:len(p)/2])
+	if f.written {
+		f.at("in the catching up")
+	}
+	f.at("in the snapshot")
+	if err != nil {
+		return n, err
+	}
+	m, err := f.file.Write(p[len(p)/2:])
+	return n + m, err
+}
+
+func (f *killSnapshot) Sync() error {
+	err := f.file.Sync()
+	if f.written {
+		f.at("after the catching up")
+		return err
+	}
+	f.written = true
+	f.at("after the snapshot")
+	for end := time.Now().Add(time.Minute); f.changes.Load() < 2 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return err
 }
 
 func (f killFiles) Rename(from, to string) error {
@@ -111,6 +150,7 @@ func (f *killFile) Write(p []byte) (int, error) {
 
 func (f *killFile) Sync() error {
 	err := f.file.Sync()
+	f.changes.Add(1)
 	f.at("after the sync")
 	return err
 }
@@ -133,11 +173,16 @@ func runGuard(dir, step string) {
 		Root: must(envelope.ParseDigest(string(must(os.ReadFile(filepath.Join(dir, "root")))))), MemoryPath: filepath.Join(dir, "memory"),
 		Records: killSigner{readKey(dir, "records"), k}, Audit: readKey(dir, "audit"), Clock: time.Now,
 	}
-	g := must(open(config, killFiles{k}))
-	if strings.Contains(step, "snapshot") || strings.Contains(step, "rename") {
-		g.disk.snapshot, g.disk.size = 0, minGrowth+1 // the next change is worth one
+	g := must(open(config, killFiles{k, new(atomic.Int32)}))
+	if inBackground(step) {
+		g.disk.snapshot = -2 * minGrowth // the next change is worth one
 	}
 	panic(Serve(context.Background(), killGuard{g, k}, must(Listen(filepath.Join(dir, "s")))))
+}
+
+// inBackground: the step is taken while the guard answers others.
+func inBackground(step string) bool {
+	return strings.Contains(step, "snapshot") || strings.Contains(step, "catching") || strings.Contains(step, "rename")
 }
 
 func readKey(dir, name string) signer.Signer {
@@ -183,7 +228,8 @@ func startGuard(t *testing.T, dir, step string) (*exec.Cmd, chan error) {
 // Killed at any step, a guard that comes back gives one signature for the
 // bundle, the same for ever, and none for another.
 func TestKilledAtEveryStep(t *testing.T) {
-	for _, step := range []string{"before signing", "after signing", "before the write", "in the write", "after the write", "after the sync", "before the snapshot", "before the rename", "after the rename", "before the reply"} {
+	for _, step := range []string{"before signing", "after signing", "before the write", "in the write", "after the write", "after the sync", "before the reply",
+		"before the snapshot", "in the snapshot", "after the snapshot", "in the catching up", "after the catching up", "before the rename", "after the rename"} {
 		t.Run(step, func(t *testing.T) {
 			dir := t.TempDir()
 			records, audit := newPrivate()
@@ -209,15 +255,23 @@ func TestKilledAtEveryStep(t *testing.T) {
 			w.ok(os.WriteFile(filepath.Join(dir, "armed"), nil, 0o600))
 			c := NewClient(filepath.Join(dir, "s"))
 			defer c.Close()
-			if env, err := c.SignRecord(t.Context(), b, proof); err == nil {
+			var first []byte
+			env, err := c.SignRecord(t.Context(), b, proof)
+			if err == nil && !inBackground(step) {
 				t.Fatalf("it was not killed, and signed %s", env.PayloadDigest())
+			}
+			if err == nil {
+				first = env.Bytes()
+			}
+			delegations := int64(1)
+			if _, err := c.DelegateEventKey(t.Context(), newKey(signer.Ed25519).Public().DER(), "another", w.now, w.now.Add(60)); err == nil {
+				delegations++
 			}
 			if err := <-ended; err == nil || !strings.Contains(err.Error(), "killed") {
 				t.Fatal(err)
 			}
 			w.ok(os.Remove(filepath.Join(dir, "armed")))
 
-			var first []byte
 			for range 2 {
 				cmd, ended := startGuard(t, dir, "")
 				for range 2 {
@@ -230,7 +284,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 					}
 					w.refused(failure.AlreadySigned, second(c.SignRecord(t.Context(), o, otherProof)))
 				}
-				if s := must(c.Status(t.Context())); s.Counts.Records != 1 {
+				if s := must(c.Status(t.Context())); s.Counts.Records != 1 || s.Counts.Delegations < delegations {
 					t.Fatalf("%+v", s)
 				}
 				w.ok(cmd.Process.Kill())

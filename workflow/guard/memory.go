@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"maps"
 	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -211,6 +212,14 @@ func (m *memory) forgetEventKeys() {
 			delete(m.eventKeys, id)
 		}
 	}
+}
+
+// clone is the memory as it is now, to be read while the memory goes on.
+func (m *memory) clone() *memory {
+	c := *m
+	c.suspended, c.eventKeys, c.targets = nil, maps.Clone(m.eventKeys), maps.Clone(m.targets)
+	c.upgrades, c.rollbacks = maps.Clone(m.upgrades), nil
+	return &c
 }
 
 // changes is the whole memory, as a snapshot has it.

@@ -131,7 +131,7 @@ func (g *Guard) judge(ctx context.Context, v *upgrade.Verdict, b *upgrade.Quorum
 // what rests on a suspended key.
 func (m *memory) inForce(v *upgrade.Verdict) error {
 	if last := m.regs.Last(); v.Registry.Digest() != last.Digest() {
-		return failure.New(failure.BindingMismatch, "decided under registry version %d, while version %d is in force", v.Registry.Version(), last.Version())
+		return failure.New(failure.BindingMismatch, "decided under registry version %d, while version %d is in force; propose it again, to be approved under that", v.Registry.Version(), last.Version())
 	}
 	for _, id := range v.Keys {
 		if m.suspended[id] {
