@@ -163,7 +163,8 @@ func (e *Engine) settle(ctx context.Context, id envelope.UUID, live upgrade.Revi
 		if live != upgrade.RevisionOf(d.manifest.PatchHash) {
 			return e.failed(d, tx, data, fmt.Sprintf("%s is live after the deploy: %v", live, applyErr), now)
 		}
-		if err := d.freeTarget(tx, func(t *Target) { t.Live, t.LiveUpgrade = live, d.ID }); err != nil {
+		var before envelope.UUID
+		if err := d.freeTarget(tx, func(t *Target) { before, t.Live, t.LiveUpgrade = t.LiveUpgrade, live, d.ID }); err != nil {
 			return err
 		}
 		if err := d.spend(tx); err != nil {
@@ -176,6 +177,9 @@ func (e *Engine) settle(ctx context.Context, id envelope.UUID, live upgrade.Revi
 			if err := e.takeBack(tx, d, now); err != nil {
 				return err
 			}
+		}
+		if err := wake(tx, before, now); err != nil {
+			return err
 		}
 		return d.putAt(tx, now)
 	})
@@ -261,7 +265,7 @@ func (e *Engine) confirm(ctx context.Context, id envelope.UUID) error {
 		}
 		now := e.now()
 		if e.Canary == nil {
-			return d.complete(tx, now)
+			return d.complete(tx, "", "", now)
 		}
 		if err := d.move(tx, MoveValidate, "", now, nil); err != nil {
 			return err
@@ -271,13 +275,12 @@ func (e *Engine) confirm(ctx context.Context, id envelope.UUID) error {
 }
 
 // complete ends an upgrade well; the event names results, signatures and where
-// the log is.
-func (d *dossier) complete(tx Tx, now envelope.Time) error {
+// the log is. Where it did not end by itself, code and why say how.
+func (d *dossier) complete(tx Tx, code, why string, now envelope.Time) error {
 	bundle, err := d.decided()
 	if err != nil {
 		return err
 	}
-	move := MoveComplete
 	data := auditlog.Data{
 		auditlog.DataRecordDigest: d.record.PayloadDigest().String(), auditlog.DataBundleDigest: d.BundleDigest.String(),
 		"approvers": texts(bundle.Quorum.Approvers), "approvals": digests(bundle.Approvals), "testResults": digests(bundle.TestResults),
@@ -290,11 +293,14 @@ func (d *dossier) complete(tx Tx, now envelope.Time) error {
 		if err != nil {
 			return err
 		}
-		move, data["ratification"] = MoveRatify, d.ratification.PayloadDigest().String()
+		data["ratification"] = d.ratification.PayloadDigest().String()
 		data["approvers"], data["approvals"] = texts(ratified.Quorum.Approvers), digests(ratified.Approvals)
 	}
-	d.Reason = ""
-	if err := d.move(tx, move, auditlog.UpgradeCompleted, now, data); err != nil {
+	if code != "" {
+		data["code"] = code
+	}
+	d.Reason = why
+	if err := d.move(tx, MoveComplete, auditlog.UpgradeCompleted, now, data); err != nil {
 		return err
 	}
 	return d.put(tx, now)

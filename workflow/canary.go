@@ -53,16 +53,22 @@ func (d *dossier) keepReport(tx Tx, kind string, passed bool, report []byte, now
 // asked again; one that is inconclusive has failed.
 func (e *Engine) watch(ctx context.Context, id envelope.UUID) error {
 	var d *dossier
-	if err := e.read(ctx, id, func(got *dossier, _ Reader) error { d = got; return nil }); err != nil {
+	err := e.change(ctx, id, func(got *dossier, tx Tx) error {
+		d = nil
+		if got.State != StateValidating {
+			return nil
+		}
+		if over, err := e.over(got, tx, e.now()); over || err != nil {
+			return err
+		}
+		if got.report != nil {
+			return got.putIdle(tx) // it failed and people have it
+		}
+		d = got
+		return nil
+	})
+	if err != nil || d == nil {
 		return err
-	}
-	if d.State != StateValidating || d.report != nil {
-		return e.change(ctx, id, func(d *dossier, tx Tx) error {
-			if d.State != StateValidating || d.report == nil {
-				return nil
-			}
-			return d.putIdle(tx) // it failed and people have it
-		})
 	}
 	result := CanaryResult{Passed: true}
 	if e.Canary != nil {
@@ -70,7 +76,6 @@ func (e *Engine) watch(ctx context.Context, id envelope.UUID) error {
 		if d.baseline != nil {
 			baseline = d.baseline.Report
 		}
-		var err error
 		if result, err = e.Canary.Watch(ctx, d.Target, baseline); err != nil {
 			return err
 		}
@@ -82,7 +87,11 @@ func (e *Engine) watch(ctx context.Context, id envelope.UUID) error {
 		if d.State != StateValidating || d.report != nil {
 			return nil // rolled back meanwhile, say
 		}
-		return d.judged(tx, result, e.now())
+		now := e.now()
+		if over, err := e.over(d, tx, now); over || err != nil {
+			return err
+		}
+		return d.judged(tx, result, now)
 	})
 }
 
@@ -90,7 +99,7 @@ func (e *Engine) watch(ctx context.Context, id envelope.UUID) error {
 func (d *dossier) judged(tx Tx, result CanaryResult, now envelope.Time) (err error) {
 	passed := result.Passed && !result.Inconclusive
 	if passed && result.Report == nil {
-		return d.complete(tx, now) // nothing is configured to watch this target
+		return d.complete(tx, "", "", now) // nothing is configured to watch this target
 	}
 	if d.report, err = d.keepReport(tx, KindCanaryReport, passed, result.Report, now); err != nil {
 		return err
@@ -100,7 +109,7 @@ func (d *dossier) judged(tx Tx, result CanaryResult, now envelope.Time) (err err
 		if err := d.log(tx, auditlog.UpgradeCanaryPassed, upgrade.KernelID, data); err != nil {
 			return err
 		}
-		return d.complete(tx, now)
+		return d.complete(tx, "", "", now)
 	}
 	action, err := d.onCanaryFailure()
 	if err != nil {
@@ -114,7 +123,10 @@ func (d *dossier) judged(tx Tx, result CanaryResult, now envelope.Time) (err err
 		}
 		return d.put(tx, now)
 	}
-	d.Reason = "the canary failed; people must act: propose a rollback or a further upgrade"
+	d.Reason = "the canary failed; people must act: propose a rollback, which three approve to take it back or reject to keep it, or a further upgrade"
+	if d.manifest.BaseRevision == upgrade.None {
+		d.Reason = "the canary failed, and there is nothing to go back to; people must act: propose a further upgrade"
+	}
 	d.UpdatedAt = now
 	if err := d.log(tx, auditlog.UpgradeCanaryFailed, upgrade.KernelID, data); err != nil {
 		return err

@@ -193,7 +193,8 @@ func (d *dossier) openRatification(tx Tx, now envelope.Time) error {
 	return d.putAt(tx, now)
 }
 
-// ratify asks the guard for the Ratification, and completes the upgrade.
+// ratify asks the guard for the Ratification. From then on the upgrade is as any
+// other that is live: its canary is next.
 func (e *Engine) ratify(ctx context.Context, d *dossier) error {
 	bundle, err := upgrade.ParseQuorumBundle(d.ratifying)
 	if err != nil {
@@ -230,7 +231,11 @@ func (e *Engine) ratify(ctx context.Context, d *dossier) error {
 		if err := d.freeTarget(tx, func(t *Target) { t.closeEmergency(d.ID) }); err != nil {
 			return err
 		}
-		return d.complete(tx, now)
+		d.Reason = ""
+		if err := d.move(tx, MoveRatify, "", now, nil); err != nil {
+			return err
+		}
+		return d.put(tx, now)
 	})
 }
 
@@ -242,14 +247,18 @@ func (d *dossier) miss(tx Tx, now envelope.Time) error {
 	if err != nil {
 		return err
 	}
-	if newestEvent(events, auditlog.UpgradeRatificationFailed, envelope.Digest{}) != nil {
-		return d.putIdle(tx) // it was left to people
-	}
+	missed := newestEvent(events, auditlog.UpgradeRatificationFailed, envelope.Digest{}) != nil
 	target, err := tx.Target(d.Target)
 	if err != nil {
 		return err
 	}
 	superseded := target.LiveUpgrade != d.ID
+	if missed && superseded {
+		return d.supersede(tx, target.LiveUpgrade, now)
+	}
+	if missed {
+		return d.putIdle(tx) // it was left to people
+	}
 	if d.Type != upgrade.TypeRollback && !superseded {
 		d.Reason = "nobody ratified it in time; the Kernel rolls it back"
 		if err := d.move(tx, MoveScheduleRolling, auditlog.UpgradeRatificationFailed, now, auditlog.Data{"action": "rollback", "priority": "high"}); err != nil {
@@ -260,11 +269,13 @@ func (d *dossier) miss(tx Tx, now envelope.Time) error {
 	d.Reason = "nobody ratified this emergency rollback in time; people must decide what is to be live"
 	data := auditlog.Data{"action": "people", "priority": "high"}
 	if superseded {
-		d.Reason = "nobody ratified it in time; another upgrade is live since"
 		data["action"] = "superseded"
 	}
 	if err := d.log(tx, auditlog.UpgradeRatificationFailed, upgrade.KernelID, data); err != nil {
 		return err
+	}
+	if superseded {
+		return d.supersede(tx, target.LiveUpgrade, now)
 	}
 	return d.putIdle(tx)
 }

@@ -140,7 +140,10 @@ func (d *dossier) advanceOnce(tx Tx, now envelope.Time) error {
 	switch {
 	case count.Rejected:
 		d.Reason = "three approvers rejected it"
-		return d.move(tx, MoveReject, auditlog.UpgradeRejected, now, code("three_rejections"))
+		if err := d.move(tx, MoveReject, auditlog.UpgradeRejected, now, code("three_rejections")); err != nil {
+			return err
+		}
+		return d.leave(tx, now)
 	case now.After(d.ExpiresAt):
 		return d.expire(tx, len(unmet), now)
 	case d.State == StateDraft && failed, (d.State == StatePendingApproval || d.State == StateQuorumReached) && len(unmet) > 0:

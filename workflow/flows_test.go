@@ -133,10 +133,7 @@ func TestHouseEmergencyRollbackIsLeftToPeople(t *testing.T) {
 	h.until(undo.UpgradeID, workflow.StateEmergencyApplied)
 	h.until(p.UpgradeID, workflow.StateRolledBack)
 	h.clock.step(window + 1)
-	deadline := time.Now().Add(10 * time.Second)
-	for h.count(undo.UpgradeID, auditlog.UpgradeRatificationFailed) == 0 && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond)
-	}
+	h.await(func() bool { return h.count(undo.UpgradeID, auditlog.UpgradeRatificationFailed) > 0 })
 	v := h.view(undo.UpgradeID)
 	if v.Upgrade.State != workflow.StateEmergencyApplied || v.Upgrade.RollbackID != "" || v.Next.Action != workflow.ActDecide {
 		t.Fatalf("%s, %+v", v.Upgrade.State, v.Next)
@@ -144,8 +141,12 @@ func TestHouseEmergencyRollbackIsLeftToPeople(t *testing.T) {
 	if n := h.count(undo.UpgradeID, auditlog.UpgradeRatificationFailed); n != 1 {
 		t.Fatalf("%d upgrade.ratification_failed", n)
 	}
-	// People decide, with a quorum, on top of it.
+	// People decide, with a quorum, on top of it; then it waits for nothing.
 	h.through(h.draft(undo))
+	h.until(undo.UpgradeID, workflow.StateCompleted)
+	if done := h.event(undo.UpgradeID, auditlog.UpgradeCompleted).Data; done["code"] != "superseded" || h.view(undo.UpgradeID).Ratified {
+		t.Fatalf("%v", done)
+	}
 	h.checkAll()
 }
 
@@ -213,11 +214,7 @@ func TestHouseCanaryPasses(t *testing.T) {
 }
 
 func TestHouseCanaryFailedRollbackByThree(t *testing.T) {
-	h := newHouse(t)
-	s := &scale{result: workflow.CanaryResult{Passed: true}}
-	h.canary = s
-	h.engine = h.newEngine()
-	h.run()
+	h, s := newWatched(t)
 	base := h.through(h.draft(nil))
 	s.set(failing("p99"))
 	p := h.propose(h.draft(base))
@@ -247,11 +244,7 @@ func TestHouseCanaryFailedRollbackByThree(t *testing.T) {
 }
 
 func TestHouseCanaryFailedPreapproved(t *testing.T) {
-	h := newHouse(t)
-	s := &scale{result: workflow.CanaryResult{Passed: true}}
-	h.canary = s
-	h.engine = h.newEngine()
-	h.run()
+	h, s := newWatched(t)
 	base := h.through(h.draft(nil))
 	s.set(failing("error_rate"))
 	p := h.propose(h.draft(base))
@@ -261,13 +254,9 @@ func TestHouseCanaryFailedPreapproved(t *testing.T) {
 	h.until(p.UpgradeID, workflow.StateRolledBack)
 	id := h.rollbackOf(p.UpgradeID)
 	// The rollback's own canary fails too: that is for people, never undone.
-	v := h.until(id, workflow.StateValidating)
-	deadline := time.Now().Add(5 * time.Second)
-	for v.Next.Action != workflow.ActDecide && time.Now().Before(deadline) {
-		v = h.view(id)
-	}
-	if v.Next.Action != workflow.ActDecide || v.Upgrade.RollbackID != "" {
-		t.Fatalf("%+v", v.Next)
+	h.await(func() bool { return h.view(id).Next.Action == workflow.ActDecide })
+	if v := h.view(id).Upgrade; v.State != workflow.StateValidating || v.RollbackID != "" {
+		t.Fatalf("%s, %s", v.State, v.RollbackID)
 	}
 	file := h.verify(id, upgrade.CasePreapproved)
 	if len(file.Approvers) != 3 || h.depot.live["web"] != upgrade.RevisionOf(base.PatchHash) {
@@ -277,17 +266,9 @@ func TestHouseCanaryFailedPreapproved(t *testing.T) {
 }
 
 func TestHousePreapprovalOfTheSuspendedGoesToPeople(t *testing.T) {
-	h := newHouse(t)
-	s := &scale{result: workflow.CanaryResult{Passed: true}}
-	h.canary = s
-	h.engine = h.newEngine()
-	h.run()
+	h, s := newWatched(t)
 	base := h.through(h.draft(nil))
-	gate := make(chan struct{})
-	h.stop()
-	h.canary = waiting{s, gate}
-	h.engine = h.newEngine()
-	h.run()
+	gate := h.gated(s)
 	s.set(failing("p95"))
 	p := h.propose(h.draft(base))
 	for _, who := range []string{"ann", "bob", "eve"} {
@@ -304,6 +285,27 @@ func TestHousePreapprovalOfTheSuspendedGoesToPeople(t *testing.T) {
 	h.approve(&proposal{v.Manifest, v.Upgrade.ManifestDigest}, "ann", "bob", "cleo")
 	h.until(p.UpgradeID, workflow.StateRolledBack)
 	h.checkAll()
+}
+
+// newWatched is a house that runs, with a canary that passes until it is told else.
+func newWatched(t *testing.T) (*house, *scale) {
+	t.Helper()
+	h, s := newHouse(t), &scale{result: workflow.CanaryResult{Passed: true}}
+	h.canary = s
+	h.engine = h.newEngine()
+	h.run()
+	return h, s
+}
+
+// gated lets the canary watch until the gate is closed.
+func (h *house) gated(s *scale) (gate chan struct{}) {
+	h.t.Helper()
+	gate = make(chan struct{})
+	h.stop()
+	h.canary = waiting{s, gate}
+	h.engine = h.newEngine()
+	h.run()
+	return gate
 }
 
 // waiting is a canary that watches until the gate opens.
@@ -328,10 +330,7 @@ func TestHouseCanaryOfTheFirstUpgradeEscalates(t *testing.T) {
 	h.run()
 	p := h.propose(h.draft(nil))
 	h.approve(p, "bob", "cleo", "dan")
-	deadline := time.Now().Add(10 * time.Second)
-	for h.count(p.UpgradeID, auditlog.UpgradeCanaryFailed) == 0 && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond)
-	}
+	h.await(func() bool { return h.count(p.UpgradeID, auditlog.UpgradeCanaryFailed) > 0 })
 	v := h.view(p.UpgradeID)
 	if v.Upgrade.State != workflow.StateValidating || v.Upgrade.RollbackID != "" || v.Next.Action != workflow.ActDecide {
 		t.Fatalf("%s, %+v", v.Upgrade.State, v.Next)

@@ -55,6 +55,8 @@ type dossier struct {
 	drafts       []*upgrade.Manifest // of the Kernel's rollback of this upgrade, the newest last
 	baseline     *canaryRecord
 	report       *canaryRecord
+
+	refusedRollback bool // the rollback of it ended without taking it back; for the view
 }
 
 type test struct {

@@ -54,7 +54,7 @@ func (d *dossier) next(count upgrade.Count, now envelope.Time) NextStep {
 			return NextStep{Action: ActDecide, Who: proposers(d.reg.Document())}
 		}
 	case StateRollbackScheduled:
-		if d.RollbackID == "" && d.NextAt == nil {
+		if d.RollbackID == "" && d.NextAt == nil || d.refusedRollback {
 			return NextStep{Action: ActDecide, Who: proposers(d.reg.Document())}
 		}
 	case StateRejected, StateExpired, StateCompleted, StateRolledBack, StateApplyFailed:

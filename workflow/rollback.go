@@ -72,7 +72,7 @@ func (e *Engine) signRollback(ctx context.Context, d *dossier, proof *LogProof) 
 // rollbackCase is how the Kernel's rollback of an upgrade is decided, and so
 // where it begins.
 func rollbackCase(d *dossier, now envelope.Time) (upgrade.Case, State, string) {
-	if d.Case == upgrade.CaseEmergency {
+	if d.unratified() {
 		return upgrade.CaseAutomatic, StateQuorumReached, "the Kernel takes back an emergency that nobody ratified in time"
 	}
 	b, err := d.decided()
@@ -114,14 +114,10 @@ func (e *Engine) prepareRollback(ctx context.Context, id envelope.UUID) (d *doss
 		if got.State != StateRollbackScheduled {
 			return nil
 		}
-		target, err := tx.Target(got.Target)
-		if err != nil {
+		if over, err := e.over(got, tx, now); over || err != nil {
 			return err
 		}
-		if got.RollbackID != "" || target.LiveUpgrade != got.ID {
-			if got.RollbackID == "" {
-				got.Reason = "another upgrade is live since; there is nothing to roll back"
-			}
+		if got.RollbackID != "" {
 			return got.putIdle(tx)
 		}
 		if len(got.drafts) == 0 {
@@ -132,7 +128,7 @@ func (e *Engine) prepareRollback(ctx context.Context, id envelope.UUID) (d *doss
 		d = got
 		return nil
 	})
-	if err != nil || d == nil || d.Case == upgrade.CaseEmergency {
+	if err != nil || d == nil || d.unratified() {
 		return d, nil, err
 	}
 	p, err := e.prove(ctx, id, auditlog.UpgradeCanaryFailed, envelope.Digest{})
@@ -151,7 +147,7 @@ func (d *dossier) keepDraft(tx Tx, now envelope.Time) error {
 		return err
 	}
 	why := "its canary failed"
-	if d.Case == upgrade.CaseEmergency {
+	if d.unratified() {
 		why = "nobody ratified it in time"
 	}
 	draft := &upgrade.Manifest{

@@ -57,9 +57,9 @@ var transitions = map[State]map[Move]State{
 	},
 	StateCompleted: {MoveRolledBack: StateRolledBack},
 	StateEmergencyApplied: {
-		MoveRatify: StateCompleted, MoveScheduleRolling: StateRollbackScheduled, MoveRolledBack: StateRolledBack,
+		MoveRatify: StateValidating, MoveComplete: StateCompleted, MoveScheduleRolling: StateRollbackScheduled, MoveRolledBack: StateRolledBack,
 	},
-	StateRollbackScheduled: {MoveRolledBack: StateRolledBack},
+	StateRollbackScheduled: {MoveComplete: StateCompleted, MoveRolledBack: StateRolledBack},
 }
 
 // Next is the state after a move; ErrConflict, with the reason, where the

@@ -3,6 +3,7 @@ package workflow
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,6 +50,13 @@ func (e *Engine) Upgrade(ctx context.Context, id envelope.UUID) (View, error) {
 		count, err := d.standing(now)
 		if err != nil {
 			return err
+		}
+		if d.State == StateRollbackScheduled && d.RollbackID != "" {
+			rollback, err := r.Upgrade(d.RollbackID)
+			if err != nil {
+				return err
+			}
+			d.refusedRollback = slices.Contains([]State{StateRejected, StateExpired, StateApplyFailed}, rollback.State)
 		}
 		v = View{Upgrade: d.Upgrade, Manifest: *d.manifest, Envelope: d.envelope, Seats: count.Seats, Quorum: count.Quorum, Policy: d.policy,
 			Registry: d.reg.Digest(), Ratified: d.ratification != nil, Next: d.next(count, now)}
@@ -122,8 +130,12 @@ func (e *Engine) Registry(ctx context.Context) (reg *keyregistry.Registry, err e
 }
 
 // Preview asks the policy about a manifest that is not signed yet, as it would
-// be asked on submission: without test results. Nothing is stored.
+// be asked on submission: without test results. Nothing is stored. A target
+// that is not configured is ErrUnknownTarget, as there.
 func (e *Engine) Preview(ctx context.Context, m upgrade.Manifest) (*upgrade.PolicyDecision, error) {
+	if _, err := e.Deployer.Live(ctx, m.Target.Name); errors.Is(err, ErrUnknownTarget) {
+		return nil, err
+	}
 	now := e.now()
 	var spent []upgrade.Cost
 	err := e.Store.View(ctx, func(r Reader) (err error) {

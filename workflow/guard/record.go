@@ -27,7 +27,7 @@ func (g *Guard) SignRecord(ctx context.Context, b upgrade.QuorumBundle, proof wo
 		if old.Record != nil {
 			return *old.Record, nil
 		}
-		return g.resign(ctx, &b, *old)
+		return g.resign(ctx, &b, *old, proof)
 	}
 	now, err := g.now()
 	if err != nil {
@@ -66,10 +66,21 @@ func (g *Guard) sealRecord(ctx context.Context, v *upgrade.Verdict) (envelope.En
 
 // resign signs again what the log shows as perhaps signed, and whose envelope
 // was lost with an older memory: the same bundle, so the same words.
-func (g *Guard) resign(ctx context.Context, b *upgrade.QuorumBundle, u signedMemory) (envelope.Envelope, error) {
+// The rebuilt memory cannot tell what the guard's own policy said then, so it
+// is asked, as of then.
+func (g *Guard) resign(ctx context.Context, b *upgrade.QuorumBundle, u signedMemory, proof workflow.LogProof) (envelope.Envelope, error) {
 	v, err := upgrade.VerifyBundle(g.mem.regs, b)
 	if err != nil {
 		return envelope.Envelope{}, err
+	}
+	if v.Registry.Rules().PolicyDigest != nil {
+		e, err := g.announced(proof, g.mem.clock, auditlog.UpgradeApplying, v)
+		if err != nil {
+			return envelope.Envelope{}, err
+		}
+		if err := g.askPolicy(ctx, v, b, e); err != nil {
+			return envelope.Envelope{}, err
+		}
 	}
 	env, err := g.sealRecord(ctx, v)
 	if err != nil {
@@ -114,17 +125,23 @@ func (g *Guard) judge(ctx context.Context, v *upgrade.Verdict, b *upgrade.Quorum
 	if err := g.mem.inForce(v); err != nil {
 		return err
 	}
-	e, err := g.event(proof, now)
+	e, err := g.announced(proof, now, eventType, v)
 	if err != nil {
 		return err
-	}
-	if !upgrade.Announces(e, eventType, v) {
-		return failure.New(failure.AuditProofInvalid, "event %d is not the %s of bundle %s near %s", e.Seq, eventType, v.BundleDigest, v.DecidedAt)
 	}
 	if err := g.askPolicy(ctx, v, b, e); err != nil {
 		return err
 	}
 	return g.requireOwn(g.config.Records, keyregistry.KindKernelRecords, now)
+}
+
+// announced is the event of the log that names the verdict's bundle.
+func (g *Guard) announced(proof workflow.LogProof, now envelope.Time, eventType string, v *upgrade.Verdict) (auditlog.Event, error) {
+	e, err := g.event(proof, now)
+	if err == nil && !upgrade.Announces(e, eventType, v) {
+		err = failure.New(failure.AuditProofInvalid, "event %d is not the %s of bundle %s near %s", e.Seq, eventType, v.BundleDigest, v.DecidedAt)
+	}
+	return e, err
 }
 
 // inForce refuses what another registry document than the newest decides, or

@@ -242,7 +242,10 @@ func nextStep(v workflow.View) string {
 	case workflow.ActRatify:
 		return "It is live without a quorum. " + count(v.Next.Missing, "more approval is", "more approvals are") + " needed to ratify it, of " + who + ". Otherwise the Kernel takes it back."
 	case workflow.ActDecide:
-		return "People must decide: leave it, or propose a rollback. That can be done by " + who + "."
+		if v.Manifest.BaseRevision == upgrade.None {
+			return "People must decide. There is nothing to go back to, so a further upgrade is to be proposed. That can be done by " + who + "."
+		}
+		return "People must decide: propose a rollback, which three approve to take it back or reject to keep it, or a further upgrade. That can be done by " + who + "."
 	case workflow.ActKernel:
 		if v.Upgrade.State == workflow.StateRollbackScheduled && v.Upgrade.RollbackID != "" {
 			return "The Kernel's rollback of it goes its way; what that waits for stands there."
