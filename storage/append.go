@@ -32,17 +32,22 @@ type pendingEvent struct {
 	workflow.StoredEvent
 	env      envelope.Envelope
 	leafHash tlog.Hash
+	key      signer.Signer
+	check    *signer.Together
 	err      error
 	signed   sync.WaitGroup
 }
 
-func (p *pendingEvent) sign(ctx context.Context, s signer.Signer, check *signer.Together) {
-	p.err = auditlog.SignEvent(ctx, s, &p.env)
+// sign is called by one of the goroutines that sign for the whole store: an
+// event to each, and stacks grow anew for each.
+func (p *pendingEvent) sign() {
+	defer p.signed.Done()
+	p.err = auditlog.SignEvent(context.Background(), p.key, &p.env)
 	if p.err == nil {
-		p.err = check.Add(p.env.PAE(), p.env.Signatures[0].Sig)
+		p.err = p.check.Add(p.env.PAE(), p.env.Signatures[0].Sig)
 	}
 	if p.err == nil {
-		p.Leaf = p.env.Bytes()
+		p.Leaf = auditlog.Leaf(p.env)
 		p.leafHash = auditlog.LeafHash(p.Leaf)
 	}
 }
@@ -70,11 +75,12 @@ func (w *writer) AppendEvent(draft workflow.EventDraft) (workflow.StoredEvent, e
 	if err != nil {
 		return workflow.StoredEvent{}, err
 	}
-	p := &pendingEvent{StoredEvent: workflow.StoredEvent{Seq: event.Seq, Event: event, Hash: env.PayloadDigest()}, env: env}
-	stored := p.StoredEvent
-	p.signed.Go(func() { p.sign(w.ctx, signer.Unverified(key.signer), check) })
+	stored := workflow.StoredEvent{Seq: event.Seq, Event: event, Hash: env.PayloadDigest()}
+	p := &pendingEvent{StoredEvent: stored, env: env, key: signer.Unverified(key.signer), check: check}
+	p.signed.Add(1)
+	w.store.toSign <- p
 	w.tail.pending = append(w.tail.pending, p)
-	w.tail.head = head{size: event.Seq + 1, hash: p.Hash, time: now}
+	w.tail.head = head{size: event.Seq + 1, hash: stored.Hash, time: now}
 	return stored, nil
 }
 
@@ -89,15 +95,13 @@ func (t *tail) check(s signer.Signer) (check *signer.Together, err error) {
 	return check, err
 }
 
-// signed waits for the signatures of what is pending, and refuses all where one
-// of them does not verify (docs/decisions/0004-signatures-checked-together.md).
-func (t *tail) signed() error {
-	for _, p := range t.pending {
-		if p.signed.Wait(); p.err != nil {
-			return p.err
-		}
+// flush writes what is pending, and refuses the transaction where one of its
+// signatures does not verify (docs/decisions/0004-signatures-checked-together.md).
+func (w *writer) flush() error {
+	if err := w.writeEvents(len(w.tail.pending)); err != nil {
+		return err
 	}
-	for _, check := range t.checks {
+	for _, check := range w.tail.checks {
 		if err := check.Verify(); err != nil {
 			return err
 		}
@@ -105,16 +109,14 @@ func (t *tail) signed() error {
 	return nil
 }
 
-// flush writes what is pending, with its part of the tree.
-func (w *writer) flush() error {
-	if len(w.tail.pending) == 0 {
-		return nil
-	}
-	if err := w.tail.signed(); err != nil {
-		return err
-	}
-	var events, hashes []any
-	for _, p := range w.tail.pending {
+// writeEvents writes the first n events that are pending, with their part of
+// the tree. That their signatures verify is flush's to find out.
+func (w *writer) writeEvents(n int) error {
+	events, hashes := make([]any, 0, 4*n), make([]any, 0, 5*n)
+	for _, p := range w.tail.pending[:n] {
+		if p.signed.Wait(); p.err != nil {
+			return p.err
+		}
 		grown, err := tlog.StoredHashesForRecordHash(p.Seq, p.leafHash, tlog.HashReaderFunc(w.knownHashes))
 		if err != nil {
 			return err
@@ -126,7 +128,7 @@ func (w *writer) flush() error {
 			hashes = append(hashes, first+int64(i), h[:])
 		}
 	}
-	w.tail.pending = nil
+	w.tail.pending = w.tail.pending[n:]
 	if err := w.insert("events (seq, hash, upgrade_id, leaf)", 4, events); err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ func (s *db) Update(ctx context.Context, f func(workflow.Tx) error) error {
 
 func (s *db) run(ctx context.Context) {
 	defer close(s.done)
+	defer close(s.toSign)
 	for {
 		select {
 		case <-ctx.Done():
@@ -102,6 +103,12 @@ func (s *db) transact(ctx context.Context, batch []job) (results []error, a atte
 		}
 		if results[i], err = w.runOne(j); err != nil {
 			return nil, a, err
+		}
+		// While later events are signed, earlier ones are written.
+		if len(w.tail.pending) >= 2*insertRows {
+			if err := w.writeEvents(insertRows); err != nil {
+				return nil, a, fmt.Errorf("write the log: %w", err)
+			}
 		}
 	}
 	if err := w.flush(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type db struct {
 	write, read *sql.DB
 	now         func() time.Time
 	queue       chan job
+	toSign      chan *pendingEvent
 	done        chan struct{}
 	stop        context.CancelFunc
 
@@ -78,7 +80,17 @@ var ErrClosed = errors.New("the store is closed")
 // start begins to take writes.
 func start(d dialect, write, read *sql.DB, now func() time.Time) *db {
 	running, stop := context.WithCancel(context.Background())
-	s := &db{dialect: d, write: write, read: read, now: now, queue: make(chan job, maxBatch), done: make(chan struct{}), stop: stop}
+	s := &db{
+		dialect: d, write: write, read: read, now: now, stop: stop,
+		queue: make(chan job, maxBatch), toSign: make(chan *pendingEvent, maxBatch), done: make(chan struct{}),
+	}
+	for range runtime.GOMAXPROCS(0) {
+		go func() {
+			for p := range s.toSign {
+				p.sign()
+			}
+		}()
+	}
 	go s.run(running)
 	return s
 }

@@ -193,7 +193,7 @@ func DraftEvent(key signer.PublicKey, e Event) (envelope.Envelope, error) {
 	if err := e.check(); err != nil {
 		return envelope.Envelope{}, err
 	}
-	payload, err := envelope.Canonical(e)
+	payload, err := json.Marshal(e) // canonical: see decodeEvent
 	if err != nil {
 		return envelope.Envelope{}, failure.As(failure.PayloadMalformed, err)
 	}

@@ -21,6 +21,15 @@ const (
 	keyIDDigits = 64
 )
 
+// Leaf is the leaf of an event that SignEvent signed: its envelope's Bytes.
+func Leaf(env envelope.Envelope) []byte {
+	sig := env.Signatures[0]
+	leaf := make([]byte, 0, base64.StdEncoding.EncodedLen(len(env.Payload))+aroundPayload)
+	leaf = base64.StdEncoding.AppendEncode(append(leaf, leafStart...), env.Payload)
+	leaf = append(append(append(leaf, leafKey...), sig.KeyID...), leafSig...)
+	return append(base64.StdEncoding.AppendEncode(leaf, sig.Sig), leafEnd...)
+}
+
 // ParseLeaf parses a leaf: the canonical bytes of an event's envelope. It does
 // not verify the signature; VerifyEvent does.
 func ParseLeaf(leaf []byte) (Event, envelope.Envelope, error) {
