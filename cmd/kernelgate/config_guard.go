@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -67,9 +66,11 @@ func (g *Guard) settle(c *Config) error {
 		return fmt.Errorf("command: %q is not an absolute path", g.Command[0])
 	}
 	for name, uri := range map[string]string{"recordsKey": g.RecordsKey, "auditKey": g.AuditKey} {
-		known := func(scheme string) bool { return strings.HasPrefix(uri, scheme) }
-		if uri != "" && !slices.ContainsFunc(open.Schemes(), known) {
-			return fmt.Errorf("%s: a key's URI begins with one of: %s", name, strings.Join(open.Schemes(), " "))
+		if uri == "" {
+			continue
+		}
+		if _, err := open.Parse(uri); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -53,25 +52,11 @@ func noPIN(context.Context, string) ([]byte, error) {
 
 // redacted is a key's URI as it may be shown.
 func redacted(uri string) (string, error) {
-	u, err := parseKey(uri)
+	u, err := open.Parse(uri)
 	if err != nil {
 		return "", usageError{err}
 	}
 	return u.String(), nil
-}
-
-func parseKey(uri string) (fmt.Stringer, error) {
-	switch {
-	case strings.HasPrefix(uri, pkcs11.Scheme):
-		return pkcs11.ParseURI(uri)
-	case strings.HasPrefix(uri, awskms.Scheme):
-		return awskms.ParseURI(uri)
-	case strings.HasPrefix(uri, gcpkms.Scheme):
-		return gcpkms.ParseURI(uri)
-	case strings.HasPrefix(uri, filekey.Scheme):
-		return filekey.ParseURI(uri)
-	}
-	return nil, fmt.Errorf("a key's URI begins with one of: %s", strings.Join(open.Schemes(), " "))
 }
 
 // originOf is where the registry says that a key lies.

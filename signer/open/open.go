@@ -29,44 +29,53 @@ type Options struct {
 	Inline bool
 }
 
-// Schemes are the URI schemes that Open knows.
-func Schemes() []string { return []string{pkcs11.Scheme, awskms.Scheme, gcpkms.Scheme, filekey.Scheme} }
+// Key is a parsed URI. Its String is the URI as it may be shown, without the
+// pin-source.
+type Key struct {
+	fmt.Stringer
+	open func(context.Context, Options) (signer.Signer, error)
+}
+
+// Parse parses the URI of a key, whatever its backend, and opens nothing.
+func Parse(uri string) (Key, error) {
+	switch {
+	case strings.HasPrefix(uri, pkcs11.Scheme):
+		u, err := pkcs11.ParseURI(uri)
+		return Key{u, func(ctx context.Context, o Options) (signer.Signer, error) {
+			return pkcs11.Open(ctx, u, pkcs11.Options{PIN: o.PIN, KeyID: o.KeyID, CallTimeout: o.CallTimeout, OnStuck: o.OnStuck, Inline: o.Inline})
+		}}, err
+	case strings.HasPrefix(uri, awskms.Scheme):
+		u, err := awskms.ParseURI(uri)
+		return Key{u, func(ctx context.Context, o Options) (signer.Signer, error) {
+			return awskms.Open(ctx, u, awskms.Options{KeyID: o.KeyID, CallTimeout: o.CallTimeout})
+		}}, err
+	case strings.HasPrefix(uri, gcpkms.Scheme):
+		u, err := gcpkms.ParseURI(uri)
+		return Key{u, func(ctx context.Context, o Options) (signer.Signer, error) {
+			return gcpkms.Open(ctx, u, gcpkms.Options{KeyID: o.KeyID, CallTimeout: o.CallTimeout})
+		}}, err
+	case strings.HasPrefix(uri, filekey.Scheme):
+		u, err := filekey.ParseURI(uri)
+		return Key{u, func(_ context.Context, o Options) (signer.Signer, error) {
+			s, err := filekey.Open(u)
+			if err != nil {
+				return nil, err
+			}
+			return expect(s, o.KeyID)
+		}}, err
+	}
+	schemes := []string{pkcs11.Scheme, awskms.Scheme, gcpkms.Scheme, filekey.Scheme}
+	return Key{}, fmt.Errorf("a key's URI begins with one of: %s", strings.Join(schemes, " "))
+}
 
 // Open opens the key that uri names. What it returns checks each signature
 // (signer.Verified). Errors never hold the URI's pin-source.
 func Open(ctx context.Context, uri string, opts Options) (signer.Signer, error) {
-	switch {
-	case strings.HasPrefix(uri, pkcs11.Scheme):
-		u, err := pkcs11.ParseURI(uri)
-		if err != nil {
-			return nil, err
-		}
-		return pkcs11.Open(ctx, u, pkcs11.Options{PIN: opts.PIN, KeyID: opts.KeyID,
-			CallTimeout: opts.CallTimeout, OnStuck: opts.OnStuck, Inline: opts.Inline})
-	case strings.HasPrefix(uri, awskms.Scheme):
-		u, err := awskms.ParseURI(uri)
-		if err != nil {
-			return nil, err
-		}
-		return awskms.Open(ctx, u, awskms.Options{KeyID: opts.KeyID, CallTimeout: opts.CallTimeout})
-	case strings.HasPrefix(uri, gcpkms.Scheme):
-		u, err := gcpkms.ParseURI(uri)
-		if err != nil {
-			return nil, err
-		}
-		return gcpkms.Open(ctx, u, gcpkms.Options{KeyID: opts.KeyID, CallTimeout: opts.CallTimeout})
-	case strings.HasPrefix(uri, filekey.Scheme):
-		u, err := filekey.ParseURI(uri)
-		if err != nil {
-			return nil, err
-		}
-		s, err := filekey.Open(u)
-		if err != nil {
-			return nil, err
-		}
-		return expect(s, opts.KeyID)
+	key, err := Parse(uri)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("a key's URI begins with one of: %s", strings.Join(Schemes(), " "))
+	return key.open(ctx, opts)
 }
 
 // expect closes and refuses a signer whose key is not the one expected.

@@ -74,7 +74,7 @@ func TestUnknownSchemeListsTheKnown(t *testing.T) {
 		if err == nil {
 			t.Fatalf("%q was opened", uri)
 		}
-		for _, scheme := range open.Schemes() {
+		for _, scheme := range []string{"pkcs11:", "awskms:", "gcpkms:", "file:"} {
 			if !strings.Contains(err.Error(), scheme) {
 				t.Errorf("%q: the error does not name %s: %v", uri, scheme, err)
 			}
