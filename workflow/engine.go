@@ -44,6 +44,9 @@ type Config struct {
 	// upgrade is applied only after they have cosigned its upgrade.applying.
 	Witnesses      Witnesses
 	AwaitWitnesses bool
+	// Heartbeat is how long the log may stand still before it is given a sign of
+	// life; 0: an hour.
+	Heartbeat time.Duration
 	// SetEventKey hands the storage the key that signs events from now on.
 	SetEventKey func(kernelID envelope.ID, s signer.Signer, delegation envelope.Envelope) error
 }
@@ -67,7 +70,8 @@ type Engine struct {
 	// Run's alone.
 	healedAt   envelope.Time
 	comparedAt envelope.Time
-	troubles   struct{ round, heal, seal complaint }
+	beatAt     envelope.Time // when the log is looked at again for its newest event
+	troubles   struct{ round, heal, seal, beat complaint }
 
 	mu       sync.Mutex
 	halted   error // why no work is done; nil while it is
@@ -85,9 +89,13 @@ func New(c Config) *Engine {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = defaultHeartbeat
+	}
 	e := &Engine{Config: c, wake: make(chan struct{}, 1), sealed: make(chan struct{}, 1), grown: make(chan struct{}, 1), asking: make(chan struct{}, guardCalls), sealing: newShared(), cosigning: newShared(),
 		inFlight: map[envelope.UUID]*Upgrade{}, attempts: map[envelope.UUID]int{}}
 	e.troubles.round.what, e.troubles.heal.what, e.troubles.seal.what = "the engine could not go on", "what the guard accepted could not be taken over", "the log could not be sealed"
+	e.troubles.beat.what = "the log could not be given a sign of life"
 	return e
 }
 

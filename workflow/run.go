@@ -12,8 +12,7 @@ import (
 const (
 	tick         = 50 * time.Millisecond // how often due rows are looked for
 	dueLimit     = 64
-	keyMargin    = 3600 // seconds before its end that an event key is replaced
-	maxBackoff   = 30   // seconds
+	maxBackoff   = 30 // seconds
 	callDeadline = 30 * time.Second
 	guardCalls   = 4                // steps that ask the guard at one time
 	claimSeconds = 60               // that a claim on a row holds
@@ -66,6 +65,7 @@ func (e *Engine) round(ctx context.Context, steps *sync.WaitGroup) error {
 	if err := e.keepKey(ctx); err != nil {
 		return err
 	}
+	e.beat(ctx)
 	healed := e.healedAt
 	if err := e.heal(ctx); err != nil || e.healedAt != healed { // it has looked
 		e.troubles.heal.report(ctx, e, err)
@@ -182,24 +182,6 @@ func (e *Engine) later(ctx context.Context, id envelope.UUID, cause error) {
 		e.Logger.ErrorContext(ctx, "an upgrade could not be put off", "upgrade", id, "err", err)
 		sleep(ctx, time.Second)
 	}
-}
-
-func (e *Engine) keepKey(ctx context.Context) error {
-	if e.keyUntil.Sub(e.now()) > keyMargin {
-		return nil
-	}
-	var kernelID envelope.ID
-	err := e.Store.View(ctx, func(r Reader) error {
-		regs, err := e.registries(r)
-		if err == nil {
-			kernelID = regs.Last().KernelID()
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return e.delegate(ctx, kernelID, nil)
 }
 
 // ask asks the guard in a step. The guard does one thing at a time, and a

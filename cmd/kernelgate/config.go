@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/env/v2"
@@ -73,7 +74,7 @@ func defaults() *Config {
 		DataDir: "data", Listen: "127.0.0.1:8420",
 		Bus:       Bus{Stream: defaultStream, Replicas: 1, MaxLag: defaultMaxLag, MaxDelay: defaultMaxDelay},
 		Artifacts: Artifacts{MaxBytes: defaultMaxArtifact}, Guard: Guard{CallTimeout: defaultCallTimeout},
-		Policy: Policy{Timeout: defaultPolicyTime}, Limits: Limits{Drain: defaultDrain, UnsealedEvents: defaultUnsealed, MaxUnsealedEvents: 10 * defaultUnsealed}, Witnesses: Witnesses{Await: true}, Traces: Traces{Sample: 1},
+		Policy: Policy{Timeout: defaultPolicyTime}, Limits: Limits{Drain: defaultDrain, UnsealedEvents: defaultUnsealed, MaxUnsealedEvents: 10 * defaultUnsealed, Heartbeat: time.Hour}, Witnesses: Witnesses{Await: true}, Traces: Traces{Sample: 1},
 		Log: Log{Format: "json", Level: "info"},
 	}
 }

@@ -16,6 +16,8 @@ type Limits struct {
 	UnsealedEvents int64         `yaml:"unsealedEvents"` // with which the gateway is still ready
 	// MaxUnsealedEvents are those with which it still takes new work.
 	MaxUnsealedEvents int64 `yaml:"maxUnsealedEvents"`
+	// Heartbeat is how long the log may stand still before it gets a sign of life.
+	Heartbeat time.Duration `yaml:"heartbeat"`
 }
 
 func (l *Limits) settle(*Config) error {
@@ -24,6 +26,10 @@ func (l *Limits) settle(*Config) error {
 	}
 	if l.MaxUnsealedEvents < l.UnsealedEvents {
 		return errors.New("maxUnsealedEvents must not be below unsealedEvents")
+	}
+	// More often, and the guard, which remembers each beat's key for a month, knows too many.
+	if l.Heartbeat < 15*time.Minute || l.Heartbeat > 24*time.Hour {
+		return errors.New("heartbeat must be 15m to 24h")
 	}
 	return nil
 }

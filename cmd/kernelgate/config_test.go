@@ -112,6 +112,7 @@ func TestConfigRefuses(t *testing.T) {
 		"long socket":           {"guard:\n  socket: " + long + "\n", "shorter"},
 		"short call timeout":    {"guard:\n  callTimeout: 1ms\n", "callTimeout"},
 		"key's scheme":          {"guard:\n  auditKey: ftp:x\n", "auditKey"},
+		"key without a module":  {"guard:\n  recordsKey: pkcs11:token=x\n", "module-path"},
 		"two policies":          {"policy:\n  dir: x\n  url: http://x\n", "not both"},
 		"policy's digest":       {"policy:\n  digest: " + someRoot + "\n", "belong to url"},
 		"target's name":         {"targets:\n  'Web!':\n    release: {dir: x}\n", "Web!"},
@@ -122,6 +123,7 @@ func TestConfigRefuses(t *testing.T) {
 		"canary without check":  {"targets:\n  web: {release: {dir: x}}\ncanary:\n  web: {window: 1m}\n", "0 checks"},
 		"log format":            {"log:\n  format: xml\n", "xml"},
 		"log level":             {"log:\n  level: loud\n", "loud"},
+		"heartbeat":             {"limits: {heartbeat: 1m}\n", "15m to 24h"},
 		"hard limit below soft": {"limits: {unsealedEvents: 5, maxUnsealedEvents: 4}\n", "maxUnsealedEvents"},
 		"no drain":              {"limits:\n  drain: 0s\n", "drain"},
 	} {

@@ -85,7 +85,7 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err
 	}
 	g.engine = workflow.New(workflow.Config{
 		Store: g.store, Artifacts: artifacts, Guard: tracedGuard{g.guard, g.tracer}, Policy: rules, Deployer: tracedDeployer{targets, g.tracer}, Canary: watch, Witnesses: witnesses, AwaitWitnesses: c.Witnesses.Await,
-		Root: c.Root, Instance: c.Instance, Logger: log, Admit: g.admit,
+		Root: c.Root, Instance: c.Instance, Logger: log, Admit: g.admit, Heartbeat: c.Limits.Heartbeat,
 		SetEventKey: func(id envelope.ID, s signer.Signer, _ envelope.Envelope) error {
 			db.SetEventKey(id, s)
 			return nil

@@ -105,6 +105,8 @@ func TestAuditExportAndVerify(t *testing.T) {
 		"kept":                   {[]string{"--root", root, "--checkpoint", kept, file}, exitOK, "kept checkpoints (1)"},
 		"kept a later one":       {[]string{"--root", root, "--checkpoint", later, file}, exitVerification, "audit_fork"},
 		"served, kept later":     {[]string{"--root", root, "--server", url, "--checkpoint", later}, exitVerification, "audit_fork"},
+		"older than asked":       {[]string{"--root", root, "--max-age", "2h", file}, exitVerification, "time_invalid"},
+		"young enough":           {[]string{"--root", root, "--max-age", "876000h", file}, exitOK, "VALID"},
 		"json":                   {[]string{"--root", root, "-o", "json", file}, exitOK, `"events": 440`},
 		"another root":           {[]string{"--root", "sha256:" + strings.Repeat("0", 64), file}, exitVerification, "registry_root_mismatch"},
 		"no root":                {[]string{file}, exitUsage, "pinned root"},

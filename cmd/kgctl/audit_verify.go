@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 
+	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/storage/auditlog/history"
@@ -18,6 +20,7 @@ import (
 type auditTrust struct {
 	kept   []string
 	policy string
+	maxAge time.Duration
 }
 
 func (a *app) auditVerifyCommand() *cobra.Command {
@@ -42,6 +45,9 @@ off, or the whole log replaced, by who has the Kernel's audit key.`,
 				// An unset variable of a script must not switch the check off.
 				return usagef("--witness-policy: the name is empty")
 			}
+			if t.maxAge < 0 {
+				return usagef("--max-age is not negative")
+			}
 			verdict, err := a.verifyLog(cmd.Context(), t, args)
 			if err != nil && failure.ClassOf(err) == "" {
 				return err
@@ -52,6 +58,7 @@ off, or the whole log replaced, by who has the Kernel's audit key.`,
 			return err
 		}}
 	c.Flags().StringArrayVar(&t.kept, "checkpoint", nil, "file with a checkpoint that you kept; may be given more than once")
+	c.Flags().DurationVar(&t.maxAge, "max-age", 0, "refuse a log whose newest event is older, such as 2h: a gateway that works logs one each hour, by default")
 	c.Flags().StringVar(&t.policy, "witness-policy", "", "file that names the witnesses who must have cosigned (C2SP tlog-policy)")
 	return c
 }
@@ -94,6 +101,9 @@ func (a *app) verifyServed(ctx context.Context, trust history.Trust) (*history.V
 
 func (t auditTrust) read() (history.Trust, error) {
 	var trust history.Trust
+	if t.maxAge > 0 {
+		trust.Since = envelope.TimeOf(time.Now().Add(-t.maxAge))
+	}
 	for _, name := range t.kept {
 		text, err := readFile(name, maxKept)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -19,7 +20,7 @@ import (
 
 const auditUsage = `kgverify audit judges a whole audit log that kgctl audit export wrote.
 
-usage: kgverify audit --root DIGEST [--checkpoint KEPT]... [--witness-policy FILE] [--json] FILE
+usage: kgverify audit --root DIGEST [--checkpoint KEPT]... [--witness-policy FILE] [--max-age DURATION] [--json] FILE
 
   --root DIGEST           the pinned digest of the Kernel's first registry
                           document, sha256: and 64 hexadecimal digits
@@ -27,6 +28,8 @@ usage: kgverify audit --root DIGEST [--checkpoint KEPT]... [--witness-policy FIL
                           continue it. May be given more than once
   --witness-policy FILE   the witnesses that must have cosigned the checkpoint
                           (C2SP tlog-policy: witness, group and quorum lines)
+  --max-age DURATION      the newest event may be this old, such as 2h: a gateway
+                          that works logs one each hour, by default
   --json                  print the verdict as one JSON object
   FILE                    the exported log; - reads standard input
 
@@ -45,6 +48,7 @@ type auditOptions struct {
 	root   envelope.Digest
 	kept   []string // names of files
 	policy string
+	maxAge time.Duration
 	asJSON bool
 	file   string
 }
@@ -102,6 +106,7 @@ func parseAudit(args []string) (auditOptions, error) {
 	f.SetOutput(io.Discard)
 	f.StringVar(&root, "root", "", "")
 	f.BoolVar(&o.asJSON, "json", false, "")
+	f.DurationVar(&o.maxAge, "max-age", 0, "")
 	f.Func("checkpoint", "", func(name string) error {
 		o.kept = append(o.kept, name)
 		return nil
@@ -124,6 +129,9 @@ func parseAudit(args []string) (auditOptions, error) {
 	if o.root, err = envelope.ParseDigest(root); err != nil {
 		return o, fmt.Errorf("--root: %s", failure.DetailOf(err))
 	}
+	if o.maxAge < 0 {
+		return o, errors.New("--max-age must be positive")
+	}
 	if len(files) != 1 {
 		return o, fmt.Errorf("%d logs were named, one is needed", len(files))
 	}
@@ -134,6 +142,9 @@ func parseAudit(args []string) (auditOptions, error) {
 // trust reads what the verifier brings along.
 func (o auditOptions) trust() (history.Trust, error) {
 	trust := history.Trust{Root: o.root}
+	if o.maxAge > 0 {
+		trust.Since = envelope.TimeOf(time.Now().Add(-o.maxAge))
+	}
 	for _, name := range o.kept {
 		text, err := readSmall(name)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kernelgate/kernelgate/keyregistry/registrytest"
 	"github.com/kernelgate/kernelgate/signer"
+	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/storage/auditlog/history"
@@ -146,6 +147,19 @@ func TestDelegationDoesNotReachBack(t *testing.T) {
 	wantRow(t, err, 3, failure.AuditChainBroken)
 }
 
+// A key that ended signs nothing, also where its successor is known.
+func TestEndedKey(t *testing.T) {
+	w := logtest.New(3)
+	e := w.Next()
+	e.Time = w.Start.Add(auditlog.MaxEventKeySeconds + 1)
+	next := registrytest.Key(signer.Ed25519)
+	w.Start = e.Time.Add(-3)
+	w.Delegate(next, w.Audit())
+	w.Append(w.Key, auditlog.UpgradeCreated, nil)
+	_, err := history.VerifyFile(ctx, history.Trust{Root: w.Root}, bytes.NewReader(w.File(w.Checkpoint(5), w.Leaves)))
+	wantRow(t, err, 4, failure.AuditChainBroken)
+}
+
 func TestForks(t *testing.T) {
 	w := logtest.New(10)
 	kept := w.Checkpoint(10)
@@ -174,6 +188,18 @@ func TestForks(t *testing.T) {
 				t.Errorf("class %q is wanted, not %v", c.class, err)
 			}
 		})
+	}
+}
+
+// A log whose newest event is too old is refused by who asks for a fresh one.
+func TestSilence(t *testing.T) {
+	w := logtest.New(4)
+	file, newest := w.File(w.Checkpoint(4), w.Leaves), w.Start.Add(3)
+	for since, class := range map[envelope.Time]failure.Class{{}: "", newest.Add(-1): "", newest: "", newest.Add(1): failure.TimeInvalid} {
+		_, err := history.VerifyFile(ctx, history.Trust{Root: w.Root, Since: since}, bytes.NewReader(file))
+		if failure.ClassOf(err) != class || (err == nil) != (class == "") {
+			t.Errorf("since %s: %v", since, err)
+		}
 	}
 }
 

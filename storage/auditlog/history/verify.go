@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -29,6 +30,9 @@ type Trust struct {
 	// log must continue each of them, or it was rewritten, cut or restored.
 	Kept   []string
 	Policy *auditlog.WitnessPolicy // nil: no witness is asked for
+	// Since is what the newest event may not be older than: a log that is kept
+	// has a heartbeat. Zero: it may be of any age.
+	Since envelope.Time
 	// Progress is told after each block how many events are verified; nil is allowed.
 	Progress func(done, size int64)
 }
@@ -73,7 +77,8 @@ func rowError(seq int64, err error) error {
 // Failure classes besides those of a leaf's own form: audit_chain_broken (a row
 // is not what follows the one before, or is not signed as it must be),
 // audit_proof_invalid (the checkpoint is not of these rows, or not signed or
-// cosigned as asked), audit_fork (the log does not continue a kept checkpoint).
+// cosigned as asked), audit_fork (the log does not continue a kept checkpoint),
+// time_invalid (its newest event is older than asked).
 func Verify(ctx context.Context, trust Trust, claim Claim, leaves iter.Seq2[[]byte, error]) (*Verdict, error) {
 	l, err := newLog(trust, claim)
 	if err != nil {
@@ -101,7 +106,8 @@ type log struct {
 	regs   upgrade.Registries
 	head   auditlog.Checkpoint
 	kept   []auditlog.Checkpoint // by size
-	passed int                   // how many of kept the tree has grown past
+	since  envelope.Time
+	passed int // how many of kept the tree has grown past
 	keys   map[envelope.KeyID]auditlog.EventKey
 	tree   tree
 	hash   envelope.Digest // of the last event
@@ -113,7 +119,7 @@ func newLog(trust Trust, claim Claim) (*log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &log{regs: regs, keys: map[envelope.KeyID]auditlog.EventKey{}}
+	l := &log{regs: regs, since: trust.Since, keys: map[envelope.KeyID]auditlog.EventKey{}}
 	last := regs.Last()
 	if l.head, err = auditlog.OpenCheckpoint(claim.Checkpoint, last.KernelID(), last.Document().Kernel.Audit); err != nil {
 		return nil, err
@@ -212,6 +218,8 @@ func (l *log) link(seq int64, r *row) error {
 		if err != nil {
 			return err
 		}
+		// Keys that ended sign nothing any more, since time never goes back.
+		maps.DeleteFunc(l.keys, func(_ envelope.KeyID, k auditlog.EventKey) bool { return k.NotAfter.Before(e.Time) })
 		l.keys[key.EventKeyID] = key
 		l.out.EventKeys++
 	} else if !auditlog.KnownType(e.Type) {
@@ -221,7 +229,7 @@ func (l *log) link(seq int64, r *row) error {
 	// reach back.
 	key, known := l.keys[e.KeyID]
 	if !known {
-		return broken("no event before it, nor itself, delegates its event key")
+		return broken("no event before it, nor itself, delegates its event key, or that key had ended")
 	}
 	r.key = key
 	return nil
@@ -243,14 +251,16 @@ func (l *log) end() (*Verdict, error) {
 	case l.tree.size < l.head.Size:
 		return nil, &RowError{l.tree.size, failure.New(failure.AuditProofInvalid, "event %d: it is missing; the checkpoint seals %d events", l.tree.size, l.head.Size)}
 	case l.tree.root() != l.head.Root:
-		return nil, failure.New(failure.AuditProofInvalid, "the %d events are not those that the checkpoint seals: one of them was rewritten%s", l.head.Size, l.since())
+		return nil, failure.New(failure.AuditProofInvalid, "the %d events are not those that the checkpoint seals: one of them was rewritten%s", l.head.Size, l.after())
+	case l.out.To.Before(l.since):
+		return nil, failure.New(failure.TimeInvalid, "the newest event is of %s: nothing was logged since, or it is not shown; a log that is kept has an event by %s", l.out.To, l.since)
 	}
 	l.out.Kept = len(l.kept)
 	return &l.out, nil
 }
 
-// since narrows a rewritten row down, for people.
-func (l *log) since() string {
+// after narrows a rewritten row down, for people.
+func (l *log) after() string {
 	if l.passed == 0 {
 		return ""
 	}
