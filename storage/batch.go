@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/kernelgate/kernelgate/workflow"
@@ -71,9 +72,17 @@ func (s *db) gather(first job) []job {
 	return batch
 }
 
+var errAway = fmt.Errorf("%w: nothing was written", workflow.ErrStoreUnavailable)
+
 // commit tells every caller of a batch what became of his function.
 func (s *db) commit(ctx context.Context, batch []job) {
 	results, err := s.persist(ctx, batch)
+	if errors.Is(err, workflow.ErrStoreUnavailable) {
+		// Who came meanwhile is not to wait for as long again.
+		for len(s.queue) > 0 {
+			(<-s.queue).result <- errAway
+		}
+	}
 	for i, j := range batch {
 		if err != nil {
 			j.result <- err

@@ -25,6 +25,7 @@ var migrations embed.FS
 // transaction, so that many callers share one commit.
 type db struct {
 	dialect
+	limits
 	write, read *sql.DB
 	now         func() time.Time
 	queue       chan job
@@ -81,7 +82,7 @@ var ErrClosed = errors.New("the store is closed")
 func start(d dialect, write, read *sql.DB, now func() time.Time) *db {
 	running, stop := context.WithCancel(context.Background())
 	s := &db{
-		dialect: d, write: write, read: read, now: now, stop: stop,
+		dialect: d, limits: defaults, write: write, read: read, now: now, stop: stop,
 		queue: make(chan job, maxBatch), toSign: make(chan *pendingEvent, maxBatch), done: make(chan struct{}),
 	}
 	for range runtime.GOMAXPROCS(0) {
@@ -132,9 +133,11 @@ func (s *db) Close() error {
 	return errors.Join(s.read.Close(), s.write.Close())
 }
 
-// View reads one snapshot.
+// View reads one snapshot. What f reads must take no longer than viewTime.
 func (s *db) View(ctx context.Context, f func(workflow.Reader) error) error {
-	err := s.view(ctx, f)
+	limited, cancel := context.WithTimeout(ctx, s.viewTime)
+	defer cancel()
+	err := s.view(limited, f)
 	if err != nil && s.lost(err) && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", workflow.ErrStoreUnavailable, err)
 	}

@@ -9,13 +9,21 @@ import (
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
-// How long the writer stays with one batch while the database is away. What
-// waits behind it waits too, and callers whose context ends leave.
+// limits bound how long a database that does not answer holds who asks it.
+type limits struct {
+	viewTime    time.Duration // of one View
+	attemptTime time.Duration // of one transaction that writes, from begin to its commit's answer
+	patience    time.Duration // of the writer with one batch, while the database is away
+}
+
+// defaults are longer than the server's own limits (settings), which are to end
+// what is merely slow.
+var defaults = limits{viewTime: 15 * time.Second, attemptTime: 20 * time.Second, patience: 30 * time.Second}
+
+// The pauses between attempts.
 const (
-	patience    = 30 * time.Second
-	attemptTime = 20 * time.Second // of one transaction, from begin to its commit's answer
-	firstWait   = 20 * time.Millisecond
-	maxWait     = time.Second
+	firstWait = 20 * time.Millisecond
+	maxWait   = time.Second
 )
 
 // ErrOutcomeUnknown says that the database went away while it was told to
@@ -30,9 +38,9 @@ var ErrOutcomeUnknown = fmt.Errorf("%w: it is not known whether this was written
 func (s *db) persist(ctx context.Context, batch []job) ([]error, error) {
 	// Not a caller's context: one who leaves must not undo the others' work. Nor
 	// the store's: what is begun when it closes is brought to its end.
-	end := time.Now().Add(patience)
+	end := time.Now().Add(s.patience)
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTime)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.attemptTime)
 		results, a, err := s.transact(limited, batch)
 		cancel()
 		if err == nil || !s.lost(err) {
@@ -57,7 +65,7 @@ func (s *db) settle(ctx context.Context, a attempt, end time.Time) (committed bo
 		return false, nil
 	}
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTime)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.attemptTime)
 		committed, err = s.outcome(limited, s.write, a)
 		cancel()
 		if err == nil || !s.lost(err) || time.Now().After(end) || !pause(ctx, wait) {
