@@ -105,7 +105,7 @@ func TestThrottlingThatEndsIsNotSeen(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	server := awskmstest.New(t)
 	u := newKey(t, server, signer.ECDSAP384SHA384)
-	s, err := awskms.Open(t.Context(), u, awskms.Options{CallTimeout: 300 * time.Millisecond})
+	s, err := awskms.Open(t.Context(), u, awskms.Options{CallTimeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestDeadlines(t *testing.T) {
 		start := time.Now()
 		_, err := s.Sign(ctx, []byte("m"))
 		cancel()
-		if took := time.Since(start); took > 2*time.Second || !errors.Is(err, signer.ErrUnavailable) && !errors.Is(err, signer.ErrBusy) {
+		if took := time.Since(start); took > 20*time.Second || !errors.Is(err, signer.ErrUnavailable) && !errors.Is(err, signer.ErrBusy) {
 			t.Errorf("%s: %v after %v", name, err, took)
 		}
 	}

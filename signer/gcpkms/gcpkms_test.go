@@ -90,14 +90,14 @@ func TestSignFaults(t *testing.T) {
 
 func TestDeadline(t *testing.T) {
 	server := gcpkmstest.New(t)
-	s, err := gcpkms.Open(t.Context(), newKey(t, server, signer.Ed25519), gcpkms.Options{CallTimeout: 300 * time.Millisecond})
+	s, err := gcpkms.Open(t.Context(), newKey(t, server, signer.Ed25519), gcpkms.Options{CallTimeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	server.Set(gcpkmstest.Fault{Delay: time.Minute})
 	start := time.Now()
-	if _, err := s.Sign(context.Background(), []byte("m")); !errors.Is(err, signer.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 3*time.Second {
+	if _, err := s.Sign(context.Background(), []byte("m")); !errors.Is(err, signer.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 20*time.Second {
 		t.Fatalf("got %v after %v", err, time.Since(start))
 	}
 }

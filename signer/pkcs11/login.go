@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"context"
 	"fmt"
-	"unsafe"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -67,9 +66,7 @@ func (t *token) login(slot uint, session p11.SessionHandle, user uint, pin pinRe
 		return err
 	}
 	defer clear(secret)
-	// The string is secret's own bytes, wiped with it. The copy that the binding
-	// makes in C and frees cannot be wiped; it lives for the length of the call.
-	err = t.module.c.Login(session, user, unsafe.String(unsafe.SliceData(secret), len(secret)))
+	err = t.module.pins.send(session, user, secret)
 	switch {
 	case err == nil, is(err, p11.CKR_USER_ALREADY_LOGGED_IN):
 		t.unclear = nil

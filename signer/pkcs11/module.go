@@ -22,6 +22,7 @@ const resetInterval = 40 * time.Millisecond
 type module struct {
 	path string
 	c    *p11.Ctx
+	pins pinSender
 
 	// life is held for reading while a call may be inside the module, and for
 	// writing by Initialize and Finalize. Waits for it can last as long as a
@@ -81,7 +82,7 @@ func loadModule(path string) (*module, error) {
 	if c == nil {
 		return nil, fmt.Errorf("%w: %s cannot be loaded as a PKCS#11 module: is it one, and built for this system?", signer.ErrUnavailable, real)
 	}
-	m := &module{path: real, c: c, tokens: map[identity]*token{}}
+	m := &module{path: real, c: c, pins: newPINSender(c), tokens: map[identity]*token{}}
 	modules.byPath[real] = m
 	return m, nil
 }

@@ -78,9 +78,9 @@ func answers(network, address string) bool {
 
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 10s", what)
+			t.Fatalf("%s: not within 20s", what)
 		}
 	}
 }
@@ -224,7 +224,7 @@ func (r *remote) children(t *testing.T) (pids []int) {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", r.server.Process.Pid, r.server.Process.Pid))
 	if err != nil {
-		t.Skipf("the children of a process are not told here: %v", err)
+		lack(t, fmt.Sprintf("the children of a process are not told here: %v", err))
 	}
 	for field := range strings.FieldsSeq(string(text)) {
 		var pid int
@@ -265,7 +265,8 @@ func TestRemoteChildIsKilled(t *testing.T) {
 	r := newRemote(t, env)
 	key.URI.ModulePath = r.module
 	s := openKey(t, key.URI, pkcs11.Options{})
-	for range 3 {
+	var times []time.Duration
+	for range 5 {
 		mustSign(t, s)
 		pids := r.children(t)
 		if len(pids) == 0 {
@@ -276,10 +277,8 @@ func TestRemoteChildIsKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		took := backAfter(t, s)
-		t.Logf("| the process behind p11-kit is killed | signs again after %.1f ms |", float64(took.Microseconds())/1000)
-		if took > recoveryLimit {
-			t.Errorf("recovery took %v, limit %v", took, recoveryLimit)
-		}
+		times = append(times, backAfter(t, s))
 	}
+	t.Logf("| the process behind p11-kit is killed | signs again after %v |", times)
+	checkRecovery(t, "the process behind p11-kit is killed", times)
 }

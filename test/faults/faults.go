@@ -88,6 +88,7 @@ type Control struct {
 	MostSessions  Number // likewise: ever at once
 	OpenSearches  Number // likewise: begun and not ended
 	ClockAhead    Number // seconds that the token's clock is ahead; 0: it has none
+	pinAt         [2]Number
 	rules         [maxRules]rule
 }
 
@@ -142,11 +143,15 @@ type Module struct {
 	mu     sync.Mutex
 }
 
-// Build compiles the module into dir, an empty directory of its own, around
-// the module at the path inner. It needs a C compiler: $CC, or gcc.
+// Build makes the module in dir, an empty directory of its own, around the
+// module at the path inner. It needs a C compiler: $CC, or gcc.
 func Build(dir, inner string) (*Module, error) {
 	m := &Module{Path: filepath.Join(dir, "faults.so")}
-	if err := compile(dir, m.Path); err != nil {
+	code, err := library()
+	if err != nil {
+		return nil, fmt.Errorf("faults: %w", err)
+	}
+	if err := os.WriteFile(m.Path, code, 0o700); err != nil {
 		return nil, fmt.Errorf("faults: %w", err)
 	}
 	if err := os.WriteFile(m.Path+".module", []byte(inner), 0o600); err != nil {
@@ -161,21 +166,28 @@ func Attach(path string) (*Module, error) {
 	return m, m.open(0)
 }
 
-func compile(dir, library string) error {
+// library is the module, compiled once in a process.
+var library = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "faults")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // the temporary directory's matter
 	if err := os.CopyFS(dir, source); err != nil {
-		return err
+		return nil, err
 	}
 	cc := os.Getenv("CC")
 	if cc == "" {
 		cc = "gcc"
 	}
+	path := filepath.Join(dir, "faults.so")
 	out, err := exec.Command(cc, "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread",
-		"-o", library, filepath.Join(dir, "shim", "shim.c"), "-ldl").CombinedOutput()
+		"-o", path, filepath.Join(dir, "shim", "shim.c"), "-ldl").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("compile the fault module: %w: %s", err, out)
+		return nil, fmt.Errorf("compile the fault module: %w: %s", err, out)
 	}
-	return nil
-}
+	return os.ReadFile(path)
+})
 
 func (m *Module) open(create int) error {
 	size := int(unsafe.Sizeof(Control{}))
@@ -194,6 +206,11 @@ func (m *Module) open(create int) error {
 	m.Control = (*Control)(unsafe.Pointer(&m.mapped[0]))
 	m.size.Store(uint32(size))
 	return nil
+}
+
+// PINAt is the address of the PIN that this process sent last.
+func (c *Control) PINAt() uintptr {
+	return uintptr(c.pinAt[1].Get())<<32 | uintptr(c.pinAt[0].Get())
 }
 
 // Close gives up the control block. The module, once loaded, keeps its own view.

@@ -17,6 +17,7 @@ typedef unsigned long ulong;
 
 #define CKF_DONT_BLOCK 0x1ul
 #define CKF_CLOCK_ON_TOKEN 0x40ul
+#define CKF_PROTECTED_AUTHENTICATION_PATH 0x100ul
 #define CKF_USER_PIN_COUNT_LOW 0x10000ul
 #define CKF_USER_PIN_FINAL_TRY 0x20000ul
 #define CKF_USER_PIN_LOCKED 0x40000ul

@@ -170,6 +170,15 @@ static ulong context_login(ulong session, const char *pin, ulong length)
 static ulong f_Login(ulong session, ulong user, const char *pin, ulong length)
 {
 	ENTER_SESSION(C_Login, session)
+	set(&control->pin_at[0], (uint32_t)(uintptr_t)pin);
+	set(&control->pin_at[1], (uint32_t)((uintptr_t)pin >> 32));
+	char typed[sizeof user_pin];
+	if (pin == NULL && (get(&control->token_flags) & CKF_PROTECTED_AUTHENTICATION_PATH)) {
+		pthread_mutex_lock(&guard); /* somebody types the right one on the token's keypad */
+		memcpy(typed, user_pin, length = user_pin_length);
+		pthread_mutex_unlock(&guard);
+		pin = typed;
+	}
 	uint32_t tries = get(&control->pin_tries);
 	if (tries != 0 && get(&control->pin_left) == 0)
 		return CKR_PIN_LOCKED;
