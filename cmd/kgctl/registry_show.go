@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -9,6 +10,7 @@ import (
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
 )
 
 func bindingf(format string, args ...any) error {
@@ -19,6 +21,8 @@ func bindingf(format string, args ...any) error {
 type shownKey struct {
 	holding
 	Signature string `json:"signature"` // valid, missing, INVALID, SUSPENDED, or - where none is asked
+	// VerifierKey is a kernel-audit key as the log's witnesses are given it.
+	VerifierKey string `json:"verifierKey,omitzero"`
 }
 
 func (a *app) registryShow() *cobra.Command {
@@ -106,10 +110,11 @@ func (a *app) showRegistry(f *registryFile, suspended map[envelope.KeyID]bool) e
 	for _, s := range f.Statement.Signatures {
 		signatures[s.KeyID] = s
 	}
+	a.say("Kernel %s, version %d, digest %s", f.doc.KernelID, f.doc.Version, f.digest)
 	keys := []shownKey{}
 	rows := [][]string{{"HOLDER", "NAME", "ROLE", "KEY", "NOT AFTER", "SIGNATURE"}}
 	for _, h := range holdings(f.doc) {
-		k := shownKey{h, "-"}
+		k := shownKey{holding: h, Signature: "-"}
 		if h.Kind == keyregistry.KindApprover {
 			k.Signature = "missing"
 			if s, ok := signatures[h.Key.KeyID]; ok {
@@ -119,12 +124,15 @@ func (a *app) showRegistry(f *registryFile, suspended map[envelope.KeyID]bool) e
 				}
 			}
 		}
+		if key, ok := h.Key.Public().Key().(ed25519.PublicKey); ok && h.Kind == keyregistry.KindKernelAudit {
+			k.VerifierKey = auditlog.VerifierKey(f.doc.KernelID, key)
+			a.say("The log's key, for witnesses: %s", k.VerifierKey)
+		}
 		if suspended[h.Key.KeyID] {
 			k.Signature = "SUSPENDED"
 		}
 		keys = append(keys, k)
 		rows = append(rows, []string{string(h.ID), h.Name, title(h), string(h.Key.KeyID), h.Key.NotAfter.String(), k.Signature})
 	}
-	a.say("Kernel %s, version %d, digest %s", f.doc.KernelID, f.doc.Version, f.digest)
 	return a.show(map[string]any{"digest": f.digest, "version": f.doc.Version, "kernelId": f.doc.KernelID, "keys": keys}, rows)
 }
