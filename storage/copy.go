@@ -34,7 +34,7 @@ func (s *db) database() *db { return s }
 // order.
 var tables = []struct{ name, key string }{
 	{"upgrades", "id"}, {"targets", "name"}, {"spending", "target, month, currency"}, {"records", "seq"}, {"registry", "version"},
-	{"suspensions", "seq"}, {"events", "seq"}, {"tree", "idx"}, {"checkpoints", "size"}, {"cosigned", "size"},
+	{"suspensions", "seq"}, {"events", "seq"}, {"tree", "idx"}, {"checkpoints", "size"}, {"cosigned", "size, witness"},
 	{"cursors", "follower"}, {"accounts", "person"}, {"secrets", "hash"},
 }
 

@@ -199,32 +199,45 @@ func (r *reader) events(query string, args ...any) ([]workflow.StoredEvent, erro
 
 // Checkpoint is the last one, with its cosignatures where it has any.
 func (r *reader) Checkpoint() (note string, size int64, err error) {
-	err = r.tx.QueryRowContext(r.ctx, "SELECT COALESCE(w.note, c.note), c.size FROM checkpoints c LEFT JOIN cosigned w USING (size) ORDER BY c.size DESC LIMIT 1").Scan(&note, &size)
-	return note, size, notFound(err)
+	return r.checkpoint("SELECT note, size FROM checkpoints ORDER BY size DESC LIMIT 1")
 }
 
 // CosignedCheckpoint is the last one that witnesses have cosigned.
 func (r *reader) CosignedCheckpoint() (note string, size int64, err error) {
-	err = r.tx.QueryRowContext(r.ctx, "SELECT note, size FROM cosigned ORDER BY size DESC LIMIT 1").Scan(&note, &size)
-	return note, size, notFound(err)
+	return r.checkpoint("SELECT note, size FROM checkpoints WHERE size = (SELECT MAX(size) FROM cosigned)")
 }
 
-// PutCheckpoint stores the checkpoint of a size. One that is known stays; the
-// same with signature lines after it is stored beside it, once.
+func (r *reader) checkpoint(query string) (note string, size int64, err error) {
+	if err = r.tx.QueryRowContext(r.ctx, query).Scan(&note, &size); err != nil {
+		return "", 0, notFound(err)
+	}
+	lines, err := collect(r, func(rows *sql.Rows) (line string, err error) { err = rows.Scan(&line); return line, err },
+		"SELECT line FROM cosigned WHERE size = $1 ORDER BY witness", size)
+	return note + strings.Join(lines, ""), size, err
+}
+
+// PutCheckpoint stores the checkpoint of a size. One that is known stays; of
+// the same with signature lines after it those are added that are of a key
+// that has none there yet, so that no cosignature is ever lost.
 func (w *writer) PutCheckpoint(note string, size int64) error {
 	var known string
-	var cosigned bool
-	err := w.tx.QueryRowContext(w.ctx, "SELECT note, EXISTS (SELECT 1 FROM cosigned WHERE size = $1) FROM checkpoints WHERE size = $1", size).Scan(&known, &cosigned)
-	table := "checkpoints"
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-	case err != nil:
+	err := w.tx.QueryRowContext(w.ctx, "SELECT note FROM checkpoints WHERE size = $1", size).Scan(&known)
+	if errors.Is(err, sql.ErrNoRows) {
+		_, err = w.tx.ExecContext(w.ctx, "INSERT INTO checkpoints (size, note) VALUES ($1, $2)", size, note)
 		return err
-	case !strings.HasPrefix(note, known) || note == known || cosigned:
-		return nil
-	default:
-		table = "cosigned"
 	}
-	_, err = w.tx.ExecContext(w.ctx, "INSERT INTO "+table+" (size, note) VALUES ($1, $2)", size, note)
-	return err
+	lines, same := strings.CutPrefix(note, known)
+	if err != nil || !same {
+		return err
+	}
+	for line := range strings.Lines(lines) {
+		witness, err := auditlog.SignerOf(line)
+		if err != nil {
+			return err
+		}
+		if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO cosigned (size, witness, line) SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM cosigned WHERE size = $1 AND witness = $2)", size, witness, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -87,6 +87,17 @@ func (c cosigner) Verify(msg, sig []byte) bool {
 	return ed25519.Verify(c.Key, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", seconds, msg), sig[8:])
 }
 
+// SignerOf names the key of a note's signature line, NAME+HASH. It verifies nothing.
+func SignerOf(line string) (string, error) {
+	fields := strings.Split(strings.TrimSuffix(line, "\n"), " ")
+	if len(fields) == 3 && fields[0] == "—" && strings.HasSuffix(line, "\n") && isKeyName(fields[1]) {
+		if raw, err := base64.StdEncoding.DecodeString(fields[2]); err == nil && len(raw) > 4 {
+			return fmt.Sprintf("%s+%08x", fields[1], raw[:4]), nil
+		}
+	}
+	return "", proofInvalid("%.120q is no signature line of a note", line)
+}
+
 // Cosignatures are the valid cosignatures that a note carries of these
 // witnesses, at most one of each. Lines of others are not looked at; a line of
 // one of these that does not verify refuses the note (audit_proof_invalid).

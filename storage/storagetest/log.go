@@ -46,8 +46,8 @@ func registryAndSuspensions(t *testing.T, open Open) {
 	})
 }
 
-// checkpoints: the first of a size stays; the same with cosignatures stands
-// beside it, once; another is not taken.
+// checkpoints: the first of a size stays; cosignatures are added to it, one of
+// each key, whenever they come; another note is not taken, nor what is no line.
 func checkpoints(t *testing.T, open Open) {
 	type cosigned interface {
 		CosignedCheckpoint() (note string, size int64, err error)
@@ -61,17 +61,22 @@ func checkpoints(t *testing.T, open Open) {
 		}
 		return nil
 	})
+	const five, w1, w1Again, w2, w1OtherKey = "five\n\n— log AAAAAAAA\n", "— w1 AAAAAAAA\n", "— w1 AAAAAAAB\n", "— w2 AAAAAAAA\n", "— w1 BAAAAAAA\n"
 	for i, step := range []struct {
 		note           string
 		size           int64
 		last, cosigned string
 	}{
-		{"five\n", 5, "five\n", ""},
-		{"other\n", 5, "five\n", ""},
-		{"five\nby w1\n", 5, "five\nby w1\n", "five\nby w1\n"},
-		{"five\nby w2\n", 5, "five\nby w1\n", "five\nby w1\n"},
-		{"nine\n", 9, "nine\n", "five\nby w1\n"},
-		{"seven\n", 7, "nine\n", "five\nby w1\n"}, // of another gateway, later
+		{five, 5, five, ""},
+		{five, 5, five, ""},
+		{"other\n\n", 5, five, ""},
+		{five + w2, 5, five + w2, five + w2},
+		{five + w1, 5, five + w1 + w2, five + w1 + w2},
+		{five + w1Again + w2 + w1OtherKey, 5, five + w1 + w1OtherKey + w2, five + w1 + w1OtherKey + w2},
+		{five, 5, five + w1 + w1OtherKey + w2, five + w1 + w1OtherKey + w2},
+		{"nine\n\n", 9, "nine\n\n", five + w1 + w1OtherKey + w2},
+		{"seven\n\n", 7, "nine\n\n", five + w1 + w1OtherKey + w2}, // of another gateway, later
+		{"seven\n\n" + w2, 7, "nine\n\n", "seven\n\n" + w2},
 	} {
 		update(t, s, func(tx workflow.Tx) error { return tx.PutCheckpoint(step.note, step.size) })
 		view(t, s, func(r workflow.Reader) error {
@@ -82,6 +87,11 @@ func checkpoints(t *testing.T, open Open) {
 			}
 			return nil
 		})
+	}
+	for _, line := range []string{"w3 AAAAAAAA\n", "— w3 AAAAAAAA", "— w3\n", "— w3 AAAA\n", "— w3 !\n", "— w3  AAAAAAAA\n", "\n"} {
+		if err := s.Update(t.Context(), func(tx workflow.Tx) error { return tx.PutCheckpoint("nine\n\n"+line, 9) }); err == nil {
+			t.Errorf("%q is taken for a cosignature", line)
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func Fill(ctx context.Context, s Store) error {
 		if err := tx.AddSpent("web", "2026-05", cost("EUR", 5)); err != nil {
 			return err
 		}
-		for _, note := range []string{"note", "note and a cosignature"} {
+		for _, note := range []string{"note\n\n", "note\n\n— w.example/1 AAAAAAAA\n"} {
 			if err := tx.PutCheckpoint(note, 1); err != nil {
 				return err
 			}
@@ -148,5 +148,5 @@ func Fill(ctx context.Context, s Store) error {
 // are append-only the second list.
 func Tables() (changing, appendOnly map[string]string) {
 	return map[string]string{"upgrades": "state", "targets": "live", "spending": "minor_units", "cursors": "next", "accounts": "role", "secrets": "kind"},
-		map[string]string{"records": "kind", "registry": "document", "suspensions": "registry_digest", "events": "hash", "tree": "hash", "checkpoints": "note", "cosigned": "note"}
+		map[string]string{"records": "kind", "registry": "document", "suspensions": "registry_digest", "events": "hash", "tree": "hash", "checkpoints": "note", "cosigned": "line"}
 }

@@ -94,6 +94,25 @@ func TestQuorumOfWitnesses(t *testing.T) {
 	}
 }
 
+// A stricter policy is met at the same size, and what was cosigned before stays.
+func TestStricterPolicy(t *testing.T) {
+	a, b := newFake(t, "a.example", honest), newFake(t, "b.example", honest)
+	log := newLog(t, registrytest.Key(signer.Ed25519))
+	log.grow(t, 2)
+	for _, fakes := range [][]*fake{{a}, {b}, {a, b}} {
+		policy := policyOf(t, policyFor("all", fakes...))
+		witnesses, err := witness.New(policy, log, nil)
+		check(t, err)
+		check(t, witnesses.Cosign(t.Context()))
+		if _, err := policy.Check(log.checkpoint(t)); err != nil {
+			t.Errorf("%d witnesses: %v", len(fakes), err)
+		}
+	}
+	if a.asked != 1 || b.asked != 1 {
+		t.Errorf("asked %d and %d times for the same checkpoint", a.asked, b.asked)
+	}
+}
+
 // Nothing that a witness answers is believed, but its valid cosignature.
 func TestWitnessAnswers(t *testing.T) {
 	audit := registrytest.Key(signer.Ed25519)

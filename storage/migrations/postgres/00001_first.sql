@@ -95,10 +95,12 @@ CREATE TABLE checkpoints (
     note TEXT COLLATE "C" NOT NULL
 );
 
--- The same checkpoints, once witnesses have cosigned them.
+-- What witnesses added to checkpoints: the lines of the policy in force then.
 CREATE TABLE cosigned (
-    size BIGINT PRIMARY KEY,
-    note TEXT COLLATE "C" NOT NULL
+    size BIGINT NOT NULL,
+    witness TEXT COLLATE "C" NOT NULL, -- its key's name and hash
+    line TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (size, witness)
 );
 
 -- How far each follower of the log (bus, notifications) has come.

@@ -94,10 +94,12 @@ CREATE TABLE checkpoints (
     note TEXT NOT NULL
 ) STRICT;
 
--- The same checkpoints, once witnesses have cosigned them.
+-- What witnesses added to checkpoints: the lines of the policy in force then.
 CREATE TABLE cosigned (
-    size INTEGER PRIMARY KEY,
-    note TEXT NOT NULL
+    size INTEGER NOT NULL,
+    witness TEXT NOT NULL, -- its key's name and hash
+    line TEXT NOT NULL,
+    PRIMARY KEY (size, witness)
 ) STRICT;
 
 -- How far each follower of the log (bus, notifications) has come.
@@ -140,7 +142,7 @@ CREATE TRIGGER tree_delete BEFORE DELETE ON tree BEGIN SELECT RAISE(ABORT, 'tree
 CREATE TRIGGER checkpoints_insert BEFORE INSERT ON checkpoints WHEN EXISTS (SELECT 1 FROM checkpoints WHERE size = NEW.size) BEGIN SELECT RAISE(ABORT, 'checkpoints is append-only'); END;
 CREATE TRIGGER checkpoints_update BEFORE UPDATE ON checkpoints BEGIN SELECT RAISE(ABORT, 'checkpoints is append-only'); END;
 CREATE TRIGGER checkpoints_delete BEFORE DELETE ON checkpoints BEGIN SELECT RAISE(ABORT, 'checkpoints is append-only'); END;
-CREATE TRIGGER cosigned_insert BEFORE INSERT ON cosigned WHEN EXISTS (SELECT 1 FROM cosigned WHERE size = NEW.size) BEGIN SELECT RAISE(ABORT, 'cosigned is append-only'); END;
+CREATE TRIGGER cosigned_insert BEFORE INSERT ON cosigned WHEN EXISTS (SELECT 1 FROM cosigned WHERE size = NEW.size AND witness = NEW.witness) BEGIN SELECT RAISE(ABORT, 'cosigned is append-only'); END;
 CREATE TRIGGER cosigned_update BEFORE UPDATE ON cosigned BEGIN SELECT RAISE(ABORT, 'cosigned is append-only'); END;
 CREATE TRIGGER cosigned_delete BEFORE DELETE ON cosigned BEGIN SELECT RAISE(ABORT, 'cosigned is append-only'); END;
 -- +goose StatementEnd
