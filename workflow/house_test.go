@@ -73,6 +73,7 @@ func (s *steps) step(seconds int64) {
 type rules struct {
 	mu      sync.Mutex
 	verdict upgrade.PolicyVerdict
+	broken  error // where the policy cannot be asked
 	asked   []upgrade.PolicyInput
 }
 
@@ -80,7 +81,13 @@ func (r *rules) Evaluate(_ context.Context, in upgrade.PolicyInput) (upgrade.Pol
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked = append(r.asked, in)
-	return r.verdict, nil
+	return r.verdict, r.broken
+}
+
+func (r *rules) breakDown(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.broken = err
 }
 
 func (r *rules) set(v upgrade.PolicyVerdict) {

@@ -2,9 +2,11 @@ package workflow_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,6 +143,61 @@ func TestHousePolicyIsAskedAgain(t *testing.T) {
 	h.run()
 	h.until(p.UpgradeID, workflow.StateRejected) // the final check asks anew
 	h.checkAll()
+}
+
+// A policy that is unreachable, slow or broken denies, with that reason: at every
+// record, as an emergency, and at the final check.
+func TestHouseBrokenPolicyDenies(t *testing.T) {
+	h := newHouse(t)
+	base := h.propose(h.draft(nil))
+	h.approve(base, "bob", "cleo", "dan")
+	h.run()
+	h.until(base.UpgradeID, workflow.StateCompleted)
+	h.stop()
+	ready := h.propose(h.draft(base))
+	h.approve(ready, "bob", "cleo", "dan")
+	h.rules.breakDown(errors.New("the OPA server does not answer"))
+	p := h.propose(h.draft(base))
+	if v := h.view(p.UpgradeID); v.Next.Action != workflow.ActPolicy || v.Policy.Allow || v.Policy.Violations[0].Rule != "policy-unavailable" ||
+		v.Policy.Violations[0].Message != "the OPA server does not answer" {
+		t.Fatalf("%+v, %+v", v.Next, v.Policy)
+	}
+	wantClass(t, second(h.engine.Submit(t.Context(), workflow.KindApproval, h.approval(p, "dan", false))), failure.PolicyDenied)
+	wantClass(t, second(h.engine.Submit(t.Context(), workflow.KindTrigger, h.triggerBy(p, "ann"))), failure.PolicyDenied)
+	h.run()
+	v := h.until(ready.UpgradeID, workflow.StateRejected)
+	classes, _ := h.event(ready.UpgradeID, auditlog.UpgradeRejected).Data["classes"].([]string)
+	if !slices.Equal(classes, []string{string(failure.PolicyDenied)}) || !strings.Contains(v.Upgrade.Reason, "does not answer") || h.depot.live["web"] != upgrade.RevisionOf(base.PatchHash) {
+		t.Fatalf("%v, %q", classes, v.Upgrade.Reason)
+	}
+	h.rules.breakDown(nil)
+	h.approve(p, "bob", "cleo", "dan")
+	h.until(p.UpgradeID, workflow.StateCompleted)
+	h.checkAll()
+}
+
+// A test that fails pauses a draft too, before anybody has asked for approvals;
+// once it passes, it is open for them.
+func TestHouseFailedTestPausesADraft(t *testing.T) {
+	h := newHouse(t)
+	m := h.draft(nil)
+	m.Preconditions.Tests = []string{"unit test", "scan"}
+	h.submit(workflow.KindManifest, h.seal("ann", envelope.TypeManifest, m))
+	h.submit(workflow.KindTestResult, h.result(m.PatchHash, "scan", "PASSED", 1))
+	if s := h.view(m.UpgradeID).Upgrade.State; s != workflow.StateDraft {
+		t.Fatalf("%s after a test that passed", s)
+	}
+	h.submit(workflow.KindTestResult, h.result(m.PatchHash, "unit test", "FAILED", 2))
+	v := h.view(m.UpgradeID)
+	if v.Upgrade.State != workflow.StatePaused || v.Upgrade.Reason != "required tests are missing or failed" || !slices.Equal(v.UnmetTests, []string{"unit test"}) {
+		t.Fatalf("%s: %s, %q", v.Upgrade.State, v.Upgrade.Reason, v.UnmetTests)
+	}
+	h.submit(workflow.KindTestResult, h.result(m.PatchHash, "unit test", "PASSED", 3))
+	if s := h.view(m.UpgradeID).Upgrade.State; s != workflow.StatePendingApproval {
+		t.Fatalf("%s after a newer pass", s)
+	}
+	h.wantTypes(m.UpgradeID, auditlog.UpgradeCreated, auditlog.UpgradeTestsReported, auditlog.UpgradeTestsReported, auditlog.UpgradePaused,
+		auditlog.UpgradeTestsReported, auditlog.UpgradePendingApproval)
 }
 
 // Two gateways on one database: each row is worked on by one, and what a dead

@@ -38,10 +38,15 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 	return plain.DialContext(ctx, network, address)
 }
 
-// special are networks that are no place on the public internet, or that hide
-// an IPv4 address in an IPv6 one.
-var special = prefixes("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24",
-	"203.0.113.0/24", "240.0.0.0/4", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/32", "2001:db8::/32", "2002::/16", "fec0::/10")
+// special are networks that are no place on the public internet. Of IPv6 only
+// what is given out as such (2000::/3) may be one, without the parts that hide an
+// IPv4 address, such as Teredo (in 2001::/23) and 6to4 (2002::/16); so NAT64,
+// IPv4-compatible, IPv4-translated and site-local addresses are none.
+var (
+	special = prefixes("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24",
+		"203.0.113.0/24", "240.0.0.0/4", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+	globalIPv6 = netip.MustParsePrefix("2000::/3")
+)
 
 func prefixes(texts ...string) []netip.Prefix {
 	list := make([]netip.Prefix, len(texts))
@@ -53,7 +58,7 @@ func prefixes(texts ...string) []netip.Prefix {
 
 func public(ip netip.Addr) bool {
 	ip = ip.Unmap()
-	if !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.Zone() != "" {
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.Zone() != "" || ip.Is6() && !globalIPv6.Contains(ip) {
 		return false
 	}
 	return !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) })

@@ -178,6 +178,19 @@ func TestPrivateAddressesAndRedirects(t *testing.T) {
 	if len(in.requests()) != 0 {
 		t.Fatal("a private address was reached")
 	}
+	// What counts is where a name leads at the moment of connecting, and allow is of
+	// the very name.
+	local := hook(t, in, "local")
+	local.Webhook.URL = strings.Replace(local.Webhook.URL, "127.0.0.1", "localhost", 1)
+	c = config(local)
+	c.Allow = []string{"127.0.0.1"}
+	r = run(t, c, s)
+	eventually(t, "a name of a private address is refused", func() bool { return strings.Contains(r.log.String(), "private or special") })
+	r.stop()
+	if len(in.requests()) != 0 {
+		t.Fatal("a private address was reached by a name")
+	}
+	c = config(hook(t, in, "ops"))
 	c.Allow = []string{"127.0.0.1"}
 	in.answer(http.StatusFound)
 	r = run(t, c, s)
@@ -192,6 +205,7 @@ func TestPublic(t *testing.T) {
 		"8.8.8.8": true, "2606:4700::1111": true, "127.0.0.1": false, "::1": false, "10.1.2.3": false, "172.16.0.1": false, "192.168.1.1": false,
 		"169.254.169.254": false, "100.64.0.1": false, "0.0.0.0": false, "::": false, "::ffff:127.0.0.1": false, "::ffff:8.8.8.8": true, "64:ff9b::7f00:1": false,
 		"fe80::1": false, "fd00::1": false, "ff02::1": false, "224.0.0.1": false, "255.255.255.255": false, "2002:7f00:1::": false, "198.18.0.1": false, "::7f00:1": false,
+		"::ffff:0:127.0.0.1": false, "2001:0:7f00:1::": false, "2001:20::1": false, "3fff::1": false, "5f00::1": false, "fec0::1": false, "2a00:1450::1": true,
 	} {
 		if notify.Public(ip) != want {
 			t.Errorf("%s: public is %v", ip, !want)

@@ -55,6 +55,7 @@ func (s *mailer) send(ctx context.Context, m Message) error {
 		return err
 	}
 	defer conn.Close()
+	conn = &bounded{conn, maxTalk}
 	// The whole talk is bounded, and ends with ctx.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -63,6 +64,25 @@ func (s *mailer) send(ctx context.Context, m Message) error {
 		return err
 	}
 	return s.deliver(client, m, to)
+}
+
+// maxTalk is how many bytes a mail server may say, its certificates included:
+// its lines have no bound of their own.
+const maxTalk = 256 << 10
+
+// bounded is a connection that is read from up to a bound.
+type bounded struct {
+	net.Conn
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errors.New("the mail server says too much")
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 func (s *mailer) login(conn net.Conn) (*smtp.Client, error) {

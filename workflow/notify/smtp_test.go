@@ -199,3 +199,28 @@ func TestSMTPOfAStranger(t *testing.T) {
 		t.Fatal("sent to a server that nobody vouches for")
 	}
 }
+
+// A mail server that never stops talking costs a bounded amount of memory.
+func TestSMTPThatNeverEnds(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				for err := error(nil); err == nil; {
+					_, err = io.WriteString(conn, "220-"+strings.Repeat("x", 1000)+"\r\n")
+				}
+			}()
+		}
+	}()
+	r := run(t, mailConfig(t, &mailServer{Listener: l}, ""), newStore(auditlog.UpgradeApplied))
+	eventually(t, "it is given up", func() bool { return strings.Contains(r.log.String(), "says too much") })
+}

@@ -23,6 +23,9 @@ import (
 // errRefused marks an answer that says this very message will never be taken.
 var errRefused = errors.New("the receiver refuses this message")
 
+// maxAnswer is how many bytes of a receiver's answer are read.
+const maxAnswer = 64 << 10
+
 // poster posts JSON and follows nothing.
 type poster struct {
 	client *http.Client
@@ -36,7 +39,7 @@ func newPoster(address string, d dialer, caFile string) (poster, error) {
 	}
 	return poster{url: address, client: &http.Client{
 		Timeout:       sendTimeout,
-		Transport:     &http.Transport{DialContext: d.DialContext, TLSClientConfig: tlsConfig, MaxIdleConns: 2, IdleConnTimeout: time.Minute},
+		Transport:     &http.Transport{DialContext: d.DialContext, TLSClientConfig: tlsConfig, MaxIdleConns: 2, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxAnswer},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
@@ -57,7 +60,7 @@ func (p poster) post(ctx context.Context, body []byte, header http.Header) error
 		return err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)); err != nil {
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)); err != nil {
 		return err
 	}
 	switch code := resp.StatusCode; {
