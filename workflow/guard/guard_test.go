@@ -217,7 +217,11 @@ func TestCheckpoints(t *testing.T) {
 	w.refused(failure.AuditFork, second(w.guard.SignCheckpoint(t.Context(), size+1, tlog.Hash{2}, w.consistency(size, size+1)))) // a fork
 	w.refused(failure.FieldInvalid, second(w.guard.SignCheckpoint(t.Context(), 0, tlog.Hash{}, nil)))
 	w.refused(failure.FieldInvalid, second(w.guard.SignCheckpoint(t.Context(), -1, tlog.Hash{}, nil)))
-	must(w.guard.SignCheckpoint(t.Context(), size, w.root(size), nil)) // itself again
+	known := len(w.guard.mem.recent)
+	must(w.guard.SignCheckpoint(t.Context(), size, w.root(size), nil)) // itself again, which forgets no other
+	if n := len(w.guard.mem.recent); n != known {
+		t.Errorf("%d checkpoints are known, not %d", n, known)
+	}
 	w.seal()
 }
 

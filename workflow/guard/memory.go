@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 
@@ -42,6 +43,11 @@ type checkpointMemory struct {
 
 func (c checkpointMemory) is(o auditlog.Checkpoint) bool {
 	return c.Size == o.Size && tlog.Hash(c.Root) == o.Root
+}
+
+// same: asked again for one state, the guard does not forget another for it.
+func (c checkpointMemory) same(o checkpointMemory) bool {
+	return c.Size == o.Size && bytes.Equal(c.Root, o.Root)
 }
 
 type eventKeyMemory struct {
@@ -148,9 +154,11 @@ func (m *memory) apply(root envelope.Digest, c *change) error {
 		if len(c.Checkpoint.Root) != tlog.HashSize {
 			return errDamaged("a checkpoint's root is malformed")
 		}
+		if !slices.ContainsFunc(m.recent, c.Checkpoint.same) {
+			m.recent = append(m.recent, *c.Checkpoint)
+			m.recent = m.recent[max(0, len(m.recent)-recentCheckpoints):]
+		}
 		m.last = *c.Checkpoint
-		m.recent = append(m.recent, m.last)
-		m.recent = m.recent[max(0, len(m.recent)-recentCheckpoints):]
 	}
 	if c.Stale != nil {
 		m.stale = *c.Stale

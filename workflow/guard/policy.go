@@ -86,7 +86,7 @@ func (m *memory) spent(v *upgrade.Verdict, e auditlog.Event) ([]upgrade.Cost, er
 	own := map[string]int64{}
 	month := v.DecidedAt.String()[:len("2006-01")]
 	for _, u := range m.upgrades {
-		if u.Cost != nil && u.Target == v.Manifest.Target.Name && u.Outcome != auditlog.UpgradeApplyFailed && u.DecidedAt.String()[:len(month)] == month {
+		if u.Cost != nil && u.UpgradeID != v.Manifest.UpgradeID && u.Target == v.Manifest.Target.Name && u.Outcome != auditlog.UpgradeApplyFailed && u.DecidedAt.String()[:len(month)] == month {
 			// Both are at most 2^53, and the sum is kept there, so it cannot wrap.
 			own[u.Cost.Currency] = min(own[u.Cost.Currency]+u.Cost.MinorUnits, envelope.MaxInt)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
+	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
@@ -57,6 +58,27 @@ func TestPinnedPolicy(t *testing.T) {
 	w.deploy(w.quorum(1, upgrade.None))
 	p.deny = true
 	w.refused(failure.PolicyDenied, second(w.sign(w.emergency(w.manifest(2, rev(1)))))) // never waived
+}
+
+// What a rebuilt memory counts as perhaps signed was perhaps denied by the
+// guard's policy, which is asked again, as of then, before it is signed.
+func TestPinnedPolicyAfterRebuild(t *testing.T) {
+	w, p := pinned(t)
+	p.deny = true
+	b := w.costs(1, upgrade.None, 700)
+	w.refused(failure.PolicyDenied, second(w.sign(b)))
+	proof := w.prove(int64(len(w.leaves)) - 1)
+	w.forget()
+	w.ok(w.guard.Rebuild(t.Context(), w))
+	w.now = w.now.Add(3600)
+	w.refused(failure.PolicyDenied, second(w.guard.SignRecord(t.Context(), b, proof)))
+	p.deny = false
+	w.refused(failure.AuditProofInvalid, second(w.guard.SignRecord(t.Context(), b, workflow.LogProof{})))
+	must(w.guard.SignRecord(t.Context(), b, proof))
+	asked := p.asked[len(p.asked)-1]
+	if asked.Now != b.Quorum.DecidedAt || len(asked.Spent) != 0 {
+		t.Fatalf("asked %+v", asked)
+	}
 }
 
 func (w *world) costs(n int, base upgrade.Revision, euros int64) upgrade.QuorumBundle {

@@ -67,7 +67,7 @@ func (g *Guard) beginRebuild() (*memory, error) {
 func replayAll(ctx context.Context, config Config, old *memory, source iter.Seq2[*frame, error]) (*memory, error) {
 	next, stop := iter.Pull2(source)
 	defer stop()
-	claim, err := readClaim(next)
+	claim, err := readClaim(next, config.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -103,11 +103,11 @@ func leafOf(f *frame) []byte {
 	return f.Leaf
 }
 
-// maxClaim bounds the registry documents of a source.
-const maxClaim = 4096
-
-func readClaim(next func() (*frame, error, bool)) (history.Claim, error) {
+// readClaim reads what a source begins with. Each document is accepted as it
+// comes: only those who may sign one can have the guard keep it.
+func readClaim(next func() (*frame, error, bool), root envelope.Digest) (history.Claim, error) {
 	var claim history.Claim
+	var last *keyregistry.Registry
 	for {
 		f, err, ok := next()
 		switch {
@@ -115,7 +115,10 @@ func readClaim(next func() (*frame, error, bool)) (history.Claim, error) {
 			return claim, failure.New(failure.AuditProofInvalid, "the source ends before its checkpoint")
 		case err != nil:
 			return claim, err
-		case f.Registry != nil && len(claim.Registry) < maxClaim:
+		case f.Registry != nil:
+			if last, err = keyregistry.Accept(last, root, *f.Registry); err != nil {
+				return claim, err
+			}
 			claim.Registry = append(claim.Registry, *f.Registry)
 		case f.Checkpoint != "":
 			claim.Checkpoint = f.Checkpoint

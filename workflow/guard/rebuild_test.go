@@ -173,6 +173,53 @@ func TestRebuildDenied(t *testing.T) {
 	w.deploy(w.quorum(1, upgrade.None))
 }
 
+// A denial of what later records were signed on top of is a lie, and buys no
+// second signature.
+func TestRebuildDeniedTooLate(t *testing.T) {
+	for name, after := range map[string]func(*world, upgrade.QuorumBundle){
+		"live": func(*world, upgrade.QuorumBundle) {},
+		"failed": func(w *world, b upgrade.QuorumBundle) {
+			w.ok(w.guard.Outcome(t.Context(), w.show(auditlog.UpgradeApplyFailed, b)))
+		},
+		"rolled back": func(w *world, _ upgrade.QuorumBundle) { w.deploy(w.agreed(w.rollback(3, 2, rev(1)))) },
+		"record lost": func(w *world, b upgrade.QuorumBundle) { delete(w.signed, b.Digest()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.keepBack = true
+			must(w.sign(w.quorum(1, upgrade.None)))
+			w.keepBack = false
+			b := w.quorum(2, rev(1))
+			must(w.sign(b))
+			after(w, b)
+			w.append(auditlog.GuardDenied, uuid(1), nil)
+			w.seal()
+			want := w.guard.mem.targets["prod"]
+			w.forget()
+			w.ok(w.guard.Rebuild(t.Context(), w))
+			if got := w.guard.mem.targets["prod"]; got.Live != want.Live || got.LiveUpgrade != want.LiveUpgrade {
+				t.Fatalf("%+v, not %+v", got, want)
+			}
+			other := w.manifest(1, upgrade.None)
+			other.Rationale = "another"
+			w.refused(failure.AlreadySigned, second(w.sign(w.agreed(other))))
+		})
+	}
+}
+
+// A source's documents are accepted as they come, and none is kept that nobody signed.
+func TestRebuildFloodedWithDocuments(t *testing.T) {
+	w := newWorld(t)
+	asked := 0
+	_, err := readClaim(func() (*frame, error, bool) {
+		asked++
+		return &frame{Registry: &w.entry}, nil, asked < 100
+	}, w.config.Root)
+	if w.refused(failure.RegistryChainBroken, err); asked != 2 {
+		t.Fatalf("%d documents were read", asked)
+	}
+}
+
 func TestRebuildRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
 		want  failure.Class

@@ -179,6 +179,7 @@ func (r *replay) applying(e auditlog.Event, f *frame) error {
 			return err
 		}
 		c.Upgrade.Record = f.Signed
+		delete(r.before, c.Upgrade.PreviousID) // what it was signed on top of was signed
 	} else {
 		r.before[e.UpgradeID] = r.m.target(v.Manifest.Target.Name)
 	}
@@ -252,7 +253,8 @@ func (r *replay) judgeRatification(e auditlog.Event, u *signedMemory, b *upgrade
 	return v, r.m.inForce(v)
 }
 
-// denied undoes what was perhaps signed: the guard said no.
+// denied undoes what was perhaps signed: the guard said no. Where the target
+// has moved on since, it said yes: the word of the log's author is not enough.
 func (r *replay) denied(id envelope.UUID) {
 	before, pending := r.before[id]
 	u := r.m.upgrades[id]
@@ -260,6 +262,13 @@ func (r *replay) denied(id envelope.UUID) {
 		return
 	}
 	delete(r.before, id)
+	live := id
+	if u.Ratification != nil {
+		live = before.LiveUpgrade
+	}
+	if r.m.target(before.Name).LiveUpgrade != live {
+		return
+	}
 	r.m.targets[before.Name] = before
 	if u.Ratification != nil {
 		next := *u

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/net/netutil"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
@@ -20,8 +21,13 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// callTimeout bounds one call; the device's own watchdog is shorter.
-const callTimeout = 60 * time.Second
+const (
+	// callTimeout bounds one call; the device's own watchdog is shorter.
+	callTimeout = 60 * time.Second
+	// maxConns bounds connections, and with them the files and the memory that
+	// strangers can take: over TLS they connect before they are asked who they are.
+	maxConns = 512
+)
 
 // Listen makes the guard's socket, for its own user only. A socket that a
 // dead guard left behind is replaced; the memory's lock keeps a live one safe,
@@ -55,7 +61,7 @@ func Serve(ctx context.Context, g workflow.Guard, l net.Listener) error {
 		defer cancel()
 		done <- s.Shutdown(end)
 	})
-	err := s.Serve(l)
+	err := s.Serve(netutil.LimitListener(l, maxConns))
 	if stop() {
 		return err // the listener failed by itself
 	}
@@ -71,7 +77,8 @@ func Handler(g workflow.Guard) http.Handler {
 	if kernel, ok := g.(*Guard); ok {
 		mux.HandleFunc("POST "+pathRebuild, kernel.serveRebuild)
 	}
-	handle(mux, pathStatus, func(ctx context.Context, _ empty) (workflow.GuardStatus, error) { return g.Status(ctx) })
+	// Whether it lives is answered also while it is busy: who is not told kills it.
+	handle(&calls{mux.ServeMux, newLimiter()}, pathStatus, func(ctx context.Context, _ empty) (workflow.GuardStatus, error) { return g.Status(ctx) })
 	handle(mux, pathProbe, func(ctx context.Context, _ empty) (empty, error) { return empty{}, g.Probe(ctx) })
 	handle(mux, pathRegistry, func(ctx context.Context, r registryRequest) (empty, error) {
 		return empty{}, g.AcceptRegistry(ctx, r.Entry)
@@ -130,7 +137,10 @@ func handle[Q, A any](mux *calls, path string, call func(context.Context, Q) (A,
 		}
 		defer leave()
 		var q Q
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit(path)))
+		if err == nil {
+			err = checkValues(body)
+		}
 		if err == nil {
 			err = json.Unmarshal(body, &q, json.RejectUnknownMembers(true))
 		}

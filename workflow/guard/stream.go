@@ -76,6 +76,9 @@ func readFrame(in *bufio.Reader, more func() error) (*frame, error) {
 	if err == nil && len(data) < int(n) {
 		err = io.ErrUnexpectedEOF
 	}
+	if err == nil {
+		err = checkValues(data)
+	}
 	if err != nil {
 		return nil, err
 	}

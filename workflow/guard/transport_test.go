@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,7 +93,10 @@ func TestBadRequests(t *testing.T) {
 		"no signature":      {pathSuspend, `{"envelope":{"payload":"","payloadType":"x","signatures":[]}}`, 422},
 		"a root too short":  {pathCheckpoint, `{"size":1,"root":"AAAA","consistency":[]}`, 422},
 		"an unknown path":   {"/v1/sign", `{}`, 404},
-		"too long":          {pathStatus, `{"x":"` + strings.Repeat("x", maxBody) + `"}`, 413},
+		"too long":          {pathRecord, `{"x":"` + strings.Repeat("x", maxBody) + `"}`, 413},
+		"long for its path": {pathStatus, `{"x":"` + strings.Repeat("x", maxPlain) + `"}`, 413},
+		"too many objects":  {pathRecord, `{"bundle":{"approvals":[{}` + strings.Repeat(`,{}`, maxValues+1) + `]}}`, 400},
+		"too many hashes":   {pathCheckpoint, `{"size":1,"root":"","consistency":[""` + strings.Repeat(`,""`, maxValues+1) + `]}`, 400},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := must(c.http.Post(c.base+q.path, "application/json", strings.NewReader(q.body)))
@@ -108,6 +112,75 @@ func TestBadRequests(t *testing.T) {
 	}
 	if r := must(c.http.Get(c.base + pathStatus)); r.StatusCode != 405 {
 		t.Fatal(r.Status)
+	}
+}
+
+// counted is a listener that knows how many connections were open at one time.
+type counted struct {
+	net.Listener
+	mu                 sync.Mutex
+	accepted, now, max int
+}
+
+type countedConn struct {
+	net.Conn
+	leave func()
+}
+
+func (c *countedConn) Close() error { c.leave(); return c.Conn.Close() }
+
+func (c *counted) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.accepted, c.now = c.accepted+1, c.now+1
+	c.max = max(c.max, c.now)
+	return &countedConn{conn, sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.now--
+	})}, nil
+}
+
+func (c *counted) wait(t *testing.T, accepted int) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		n := c.accepted
+		c.mu.Unlock()
+		if n >= accepted {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d connections were accepted, not %d", n, accepted)
+		}
+	}
+}
+
+// Connections that ask nothing take no more than their places.
+func TestConnections(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l := &counted{Listener: must(Listen(path))}
+	serve(t, stuck{}, l)
+	const more = 8
+	var conns []net.Conn
+	for range maxConns + more {
+		conn := must(net.Dial("unix", path))
+		conns = append(conns, conn)
+		defer func() { _ = conn.Close() }()
+	}
+	l.wait(t, maxConns)
+	for _, conn := range conns[:more] {
+		_ = conn.Close()
+	}
+	l.wait(t, maxConns+more)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.max != maxConns {
+		t.Errorf("%d connections were open at one time", l.max)
 	}
 }
 

@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"bytes"
+
 	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -11,8 +13,31 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// maxBody bounds requests and answers, in bytes: the largest bundle, and its proof.
-const maxBody = upgrade.MaxBundle + 1<<20
+// What bounds requests and answers.
+const (
+	maxBody  = upgrade.MaxBundle + 1<<20 // bytes: the largest bundle, and its proof
+	maxPlain = 4 << 20                   // bytes of requests without a bundle; a registry document is the longest
+	// maxValues bounds the values in one request: parsed, a value of three bytes
+	// takes a hundred. A case has a few thousand.
+	maxValues = 1 << 18
+)
+
+// checkValues refuses what would take far more memory parsed than written.
+// Every value but the first of an object or array stands behind a comma.
+func checkValues(body []byte) error {
+	if n := bytes.Count(body, []byte(",")); n > maxValues {
+		return failure.New(failure.PayloadMalformed, "it has %d values, where at most %d are allowed", n, maxValues)
+	}
+	return nil
+}
+
+// bodyLimit is how many bytes a request may have.
+func bodyLimit(path string) int64 {
+	if path == pathRecord || path == pathRatify {
+		return maxBody
+	}
+	return maxPlain
+}
 
 // The paths of the calls. Every call is a POST with a JSON body.
 const (
