@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
@@ -15,20 +14,18 @@ import (
 )
 
 // follow is a reader that trusts neither gateway nor server: it goes on where
-// its durable consumer was, verifies each message, and acknowledges it once keep
-// has kept it.
+// its durable consumer was, verifies each message by itself, and acknowledges it
+// once keep has kept it. A message of which the acknowledgement was lost comes
+// again, after AckWait: keep passes over what it has.
 func follow(ctx context.Context, js jetstream.JetStream, v *bus.Verifier, keep func(bus.Message) error) error {
 	consumer, err := js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
-		Durable: "auditor", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, AckWait: 300 * time.Millisecond,
+		Durable: "auditor", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, AckWait: time.Second,
 	})
 	if err != nil {
 		return err
 	}
 	for {
-		raw, err := consumer.Next(jetstream.FetchMaxWait(2 * time.Second))
-		if errors.Is(err, nats.ErrTimeout) {
-			return nil // nothing new
-		}
+		raw, err := consumer.Next(jetstream.FetchContext(ctx))
 		if err != nil {
 			return err
 		}
@@ -65,6 +62,76 @@ func ExampleVerifier() {
 		return
 	}
 	_ = follow(ctx, js, v, func(m bus.Message) error { return nil /* write it where it lasts */ })
+}
+
+// reader keeps what it reads in memory, as one would in a database.
+type reader struct {
+	a     *auditor
+	left  int   // messages until it dies; negative: it lives
+	size  int64 // of the log, where it ends
+	twice int   // messages that came again
+	ends  context.CancelFunc
+}
+
+var errDied = errors.New("the reader dies")
+
+func (r *reader) keep(m bus.Message) error {
+	if r.a.has(m) {
+		r.twice++
+		return nil
+	}
+	r.a.verified(m, subjectOf(m))
+	if r.a.next == r.size {
+		r.ends() // before the acknowledgement: the last message may come again to the next
+	}
+	if r.left--; r.left == 0 {
+		return errDied // it has kept the message, and not acknowledged it
+	}
+	return nil
+}
+
+func subjectOf(m bus.Message) string {
+	if m.Sequence == "" {
+		return "kernelgate.kernel-test.records." + m.Type[len("com.kernelgate.record."):]
+	}
+	return "kernelgate.kernel-test.events." + m.Type[len("com.kernelgate."):]
+}
+
+// A durable consumer that dies between keeping a message and acknowledging it,
+// and whose server is killed, goes on where it was: it misses nothing, and what
+// comes twice it knows.
+func TestAReaderGoesOnWhereItWas(t *testing.T) {
+	s := newServer(t, "")
+	s.start()
+	l := newLog(t)
+	newBus(t, l, config(s)).start(t)
+	l.grow(20)
+	l.caughtUp()
+	r := &reader{a: l.auditor()}
+	read := func(left int) error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		r.left, r.size, r.ends = left, l.size(), cancel
+		return follow(ctx, s.consumer(), r.a.verifier, r.keep)
+	}
+	for range 2 {
+		if err := read(7); !errors.Is(err, errDied) {
+			t.Fatal(err)
+		}
+	}
+	if r.twice == 0 || r.twice >= 7 {
+		t.Errorf("%d messages came again, where one was not acknowledged: the reader does not go on where it was", r.twice)
+	}
+	s.kill() // what the consumer acknowledged is the server's to keep
+	s.start()
+	l.grow(10)
+	l.caughtUp()
+	if err := read(-1); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if r.a.next != l.size() || len(r.a.records) != l.records+1 {
+		t.Errorf("the reader is at %d of %d, with %d records of %d", r.a.next, l.size(), len(r.a.records), l.records+1)
+	}
 }
 
 func TestTamperedMessagesAreRefused(t *testing.T) {

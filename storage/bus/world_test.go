@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -247,6 +248,12 @@ func (a *auditor) take(subject string, body []byte) {
 	m, err := bus.Parse(body)
 	check(a.t, err)
 	a.verified(m, subject)
+}
+
+// has says whether a message was taken before.
+func (a *auditor) has(m bus.Message) bool {
+	seq, err := strconv.ParseInt(m.ID, 10, 64)
+	return m.Sequence != "" && err == nil && seq < a.next || a.records[m.ID]
 }
 
 // verified verifies a message that came under a subject.
