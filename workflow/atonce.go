@@ -19,8 +19,14 @@ func (e *Engine) submitAtOnce(ctx context.Context, kind string, env envelope.Env
 		return Result{}, errLook
 	}
 	now := e.now()
+	body := env.Bytes()
+	parsed, err := openRecord(kind, env)
+	if err != nil {
+		return Result{}, errLook
+	}
+	e.opened.put(kind, body, parsed)
 	var d *dossier
-	err := e.update(ctx, func(tx Tx) error {
+	err = e.update(ctx, func(tx Tx) error {
 		id, err := subjectOf(env)
 		if err != nil {
 			return errLook
@@ -28,11 +34,11 @@ func (e *Engine) submitAtOnce(ctx context.Context, kind string, env envelope.Env
 		if d, err = e.load(tx, id, now); err != nil {
 			return errors.Join(errLook, err)
 		}
-		in, err := d.verify(kind, env, now)
+		in, err := d.verify(kind, parsed, now)
 		if err != nil || d.accepts(kind) != nil || open(d.State) && !e.stillAllows(d, now) {
 			return errLook
 		}
-		if err := d.keep(tx, kind, in.person, in.signedAt, now, env); errors.Is(err, errKnown) {
+		if err := d.keep(tx, kind, in.person, in.signedAt, now, env, body); errors.Is(err, errKnown) {
 			return errLook
 		} else if err != nil {
 			return err

@@ -75,7 +75,7 @@ func (e *Engine) breakGlass(d *dossier, tx Tx, env envelope.Envelope, decision *
 	if target.Applying != "" {
 		return fmt.Errorf("%w: upgrade %s is being applied at %s; send the trigger again when that has ended", ErrConflict, target.Applying, d.Target)
 	}
-	if err := d.keep(tx, KindTrigger, t.TriggeredBy, t.TriggeredAt, now, env); err != nil {
+	if err := d.keep(tx, KindTrigger, t.TriggeredBy, t.TriggeredAt, now, env, env.Bytes()); err != nil {
 		return err
 	}
 	if err := d.keepDecision(tx, decision, now); err != nil {

@@ -73,6 +73,8 @@ type Engine struct {
 	beatAt     envelope.Time // when the log is looked at again for its newest event
 	troubles   struct{ round, heal, seal, beat complaint }
 
+	opened memory
+
 	mu       sync.Mutex
 	halted   error // why no work is done; nil while it is
 	forked   bool  // no later look at the guard mends that

@@ -103,7 +103,7 @@ func (e *Engine) load(r Reader, id envelope.UUID, now envelope.Time) (*dossier, 
 			if (rec.Kind == KindManifest) != first {
 				continue
 			}
-			if err := d.add(rec, now); err != nil {
+			if err := d.add(&e.opened, rec, now); err != nil {
 				return nil, fmt.Errorf("stored %s %s: %w", rec.Kind, rec.Digest, err)
 			}
 		}
@@ -119,7 +119,7 @@ func (e *Engine) load(r Reader, id envelope.UUID, now envelope.Time) (*dossier, 
 }
 
 // add takes up one record. Envelopes are parsed where they are needed.
-func (d *dossier) add(rec Record, now envelope.Time) (err error) {
+func (d *dossier) add(m *memory, rec Record, now envelope.Time) (err error) {
 	switch rec.Kind {
 	case KindPolicyDecision:
 		d.policy, d.decidedSeq = new(upgrade.PolicyDecision), rec.Seq
@@ -142,10 +142,11 @@ func (d *dossier) add(rec Record, now envelope.Time) (err error) {
 		d.report, err = openReport(rec)
 		return err
 	}
-	env, err := envelope.Parse(rec.Body)
+	known, err := m.open(rec.Kind, rec.Body)
 	if err != nil {
 		return err
 	}
+	env := known.envelope
 	switch rec.Kind {
 	case KindAppliedRecord:
 		d.record = &env
@@ -154,11 +155,10 @@ func (d *dossier) add(rec Record, now envelope.Time) (err error) {
 		d.ratification = &env
 		return nil
 	case KindManifest:
-		d.envelope = env
-		d.manifest, err = upgrade.OpenManifest(env)
+		d.envelope, d.manifest = env, known.manifest
 	case KindApproval, KindRejection:
 		d.decisions = append(d.decisions, upgrade.Decision{
-			Person: rec.Person, Rejected: rec.Kind == KindRejection, SignedAt: rec.SignedAt, Envelope: env})
+			Person: rec.Person, Rejected: rec.Kind == KindRejection, SignedAt: rec.SignedAt, Envelope: env, Approval: known.approval})
 	case KindTrigger:
 		d.trigger = &env
 	case KindTestResult:

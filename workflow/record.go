@@ -21,6 +21,7 @@ type incoming struct {
 	signedAt envelope.Time
 	event    string
 	data     auditlog.Data
+	approval *upgrade.Approval // of an approval
 }
 
 func (e *Engine) submitRecord(ctx context.Context, kind string, env envelope.Envelope) (Result, error) {
@@ -36,7 +37,7 @@ func (e *Engine) submitRecord(ctx context.Context, kind string, env envelope.Env
 		if d, err = e.load(r, id, now); err != nil {
 			return err
 		}
-		if in, err = d.verify(kind, env, now); err != nil {
+		if in, err = d.verify(kind, opened{envelope: env}, now); err != nil {
 			return err
 		}
 		if spent, err = r.Spent(d.Target, month(now)); err != nil {
@@ -64,13 +65,13 @@ func (e *Engine) submitRecord(ctx context.Context, kind string, env envelope.Env
 		if d, err = e.load(tx, in.upgrade, now); err != nil {
 			return err
 		}
-		if _, err := d.verify(kind, env, now); err != nil {
+		if _, err := d.verify(kind, opened{envelope: env}, now); err != nil {
 			return err
 		}
 		if err := d.accepts(kind); err != nil {
 			return err
 		}
-		if err := d.keep(tx, kind, in.person, in.signedAt, now, env); err != nil {
+		if err := d.keep(tx, kind, in.person, in.signedAt, now, env, env.Bytes()); err != nil {
 			return err
 		}
 		return d.take(tx, in, decision, now)
@@ -103,7 +104,7 @@ func (d *dossier) take(tx Tx, in incoming, decision *upgrade.PolicyDecision, now
 func (in incoming) apply(d *dossier) {
 	switch in.kind {
 	case KindApproval, KindRejection:
-		d.decisions = append(d.decisions, upgrade.Decision{Person: in.person, Rejected: in.kind == KindRejection, SignedAt: in.signedAt, Envelope: in.envelope})
+		d.decisions = append(d.decisions, upgrade.Decision{Person: in.person, Rejected: in.kind == KindRejection, SignedAt: in.signedAt, Envelope: in.envelope, Approval: in.approval})
 	case KindTestResult:
 		// It verified a moment ago, so the error is nil.
 		if t, err := upgrade.VerifyTestResult(d.reg, in.envelope, d.manifest.PatchHash, in.signedAt); err == nil {
@@ -131,15 +132,23 @@ func subjectOf(env envelope.Envelope) (envelope.UUID, error) {
 	return claim.UpgradeID, err
 }
 
-// verify judges a record by the registry in force, suspensions included.
-func (d *dossier) verify(kind string, env envelope.Envelope, now envelope.Time) (incoming, error) {
+// verify judges a record by the registry in force, suspensions included. It need
+// not be parsed yet.
+func (d *dossier) verify(kind string, o opened, now envelope.Time) (incoming, error) {
+	env := o.envelope
 	in := incoming{kind: kind, envelope: env, upgrade: d.ID, signedAt: now, data: auditlog.Data{auditlog.DataRecordDigest: env.PayloadDigest().String()}}
 	var err error
 	switch kind {
 	case KindApproval:
-		var a *upgrade.Approval
-		if a, err = upgrade.VerifyApproval(d.reg, d.manifest, d.ManifestDigest, env, now); err == nil {
-			in.person, in.signedAt, in.event = a.ApproverID, a.ApprovalTs, auditlog.ApprovalSubmitted
+		a := o.approval
+		if a == nil {
+			a, err = upgrade.OpenApproval(env)
+		}
+		if err == nil {
+			err = upgrade.CheckApproval(d.reg, d.manifest, d.ManifestDigest, env, a, now)
+		}
+		if err == nil {
+			in.approval, in.person, in.signedAt, in.event = a, a.ApproverID, a.ApprovalTs, auditlog.ApprovalSubmitted
 		}
 	case KindRejection:
 		var r *upgrade.Rejection

@@ -86,7 +86,7 @@ func (d *dossier) created(tx Tx, decision *upgrade.PolicyDecision, now envelope.
 	if err := d.put(tx, now); err != nil {
 		return err
 	}
-	if err := d.keep(tx, KindManifest, upgrade.KernelID, d.manifest.Timestamp, now, d.envelope); err != nil {
+	if err := d.keep(tx, KindManifest, upgrade.KernelID, d.manifest.Timestamp, now, d.envelope, d.envelope.Bytes()); err != nil {
 		return err
 	}
 	if decision != nil {

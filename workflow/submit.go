@@ -19,6 +19,9 @@ type Result struct {
 	Added     bool // false: it was known already
 }
 
+// due says that the engine has the next step, now.
+func (r Result) due() bool { return r.State != "" && (!open(r.State) || r.State == StateQuorumReached) }
+
 // Submit takes a signed record. The same record again changes nothing. Errors
 // are a *failure.Error, ErrNotFound, ErrConflict or ErrHeld; others are the store's.
 func (e *Engine) Submit(ctx context.Context, kind string, env envelope.Envelope) (Result, error) {
@@ -27,7 +30,9 @@ func (e *Engine) Submit(ctx context.Context, kind string, env envelope.Envelope)
 	}
 	if e.held(ctx, kind) == nil {
 		if result, err := e.submitAtOnce(ctx, kind, env); !errors.Is(err, errLook) {
-			e.poke()
+			if result.due() {
+				e.poke()
+			}
 			return result, err
 		}
 	}
@@ -100,7 +105,7 @@ func (e *Engine) submitManifest(ctx context.Context, env envelope.Envelope) (Res
 		if err := d.put(tx, now); err != nil {
 			return err
 		}
-		if err := d.keep(tx, KindManifest, d.ProposedBy, d.manifest.Timestamp, now, env); err != nil {
+		if err := d.keep(tx, KindManifest, d.ProposedBy, d.manifest.Timestamp, now, env, env.Bytes()); err != nil {
 			return err
 		}
 		if err := d.keepDecision(tx, decision, now); err != nil {
@@ -160,8 +165,9 @@ func (e *Engine) checkRollback(r Reader, d *dossier, now envelope.Time) error {
 	return upgrade.CheckRollbackOf(d.manifest, u.manifest)
 }
 
-func (d *dossier) keep(tx Tx, kind string, person envelope.ID, signedAt, now envelope.Time, env envelope.Envelope) error {
-	rec := Record{Digest: env.PayloadDigest(), UpgradeID: d.ID, Kind: kind, Person: person, SignedAt: signedAt, ReceivedAt: now, Body: env.Bytes()}
+// keep stores a record; body is env.Bytes().
+func (d *dossier) keep(tx Tx, kind string, person envelope.ID, signedAt, now envelope.Time, env envelope.Envelope, body []byte) error {
+	rec := Record{Digest: env.PayloadDigest(), UpgradeID: d.ID, Kind: kind, Person: person, SignedAt: signedAt, ReceivedAt: now, Body: body}
 	added, err := tx.AddRecord(rec)
 	if err == nil && !added {
 		err = errKnown

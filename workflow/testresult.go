@@ -34,7 +34,7 @@ func (e *Engine) submitTest(ctx context.Context, env envelope.Envelope) (Result,
 		return Result{}, err
 	}
 	for _, d := range list {
-		in, err := d.verify(KindTestResult, env, now)
+		in, err := d.verify(KindTestResult, opened{envelope: env}, now)
 		if err != nil {
 			return Result{}, err
 		}
@@ -46,7 +46,7 @@ func (e *Engine) submitTest(ctx context.Context, env envelope.Envelope) (Result,
 			return err
 		}
 		for i, d := range list {
-			in, err := d.verify(KindTestResult, env, now)
+			in, err := d.verify(KindTestResult, opened{envelope: env}, now)
 			if err != nil {
 				return err
 			}

@@ -283,8 +283,8 @@ func (v *Verdict) checkPreapproved(regs Registries, b *QuorumBundle) error {
 	}
 	marked, nonBrowser := []envelope.ID{}, int64(0)
 	for _, env := range b.Preapproval.QuorumBundle.Approvals {
-		a := new(Approval)
-		if _, err := openRecord(env, envelope.TypeApproval, a); err != nil {
+		a, err := OpenApproval(env)
+		if err != nil {
 			return err
 		}
 		if !a.RollbackPreapproved {

@@ -119,15 +119,25 @@ func openPayload(env envelope.Envelope, payloadType string, v any) (envelope.Sig
 	return sig, envelope.DecodeCanonical(env.Payload, envelope.MaxPayload, v)
 }
 
-func openRecord(env envelope.Envelope, payloadType string, r record) (envelope.Signature, error) {
+func openRecord(env envelope.Envelope, payloadType string, r record) error {
 	sig, err := openPayload(env, payloadType, r)
 	if err != nil {
-		return sig, err
+		return err
 	}
 	if r.common().keyID != sig.KeyID {
-		return sig, failure.New(failure.BindingMismatch, "the record names another key than its signature")
+		return failure.New(failure.BindingMismatch, "the record names another key than its signature")
 	}
-	return sig, r.check()
+	return r.check()
+}
+
+// OpenApproval parses an approval and checks its form. It verifies no signature:
+// CheckApproval does.
+func OpenApproval(env envelope.Envelope) (*Approval, error) {
+	a := new(Approval)
+	if err := openRecord(env, envelope.TypeApproval, a); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // OpenManifest parses a manifest and checks its form. It verifies no

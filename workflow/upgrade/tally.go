@@ -15,6 +15,7 @@ type Decision struct {
 	Rejected bool
 	SignedAt envelope.Time
 	Envelope envelope.Envelope
+	Approval *Approval // what OpenApproval made of Envelope; nil: it is parsed each time that it is counted
 }
 
 // SeatStatus is how one approver stands towards an upgrade.
@@ -88,6 +89,14 @@ func Tally(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Diges
 	return c
 }
 
+// verify is VerifyApproval of an approval that may be parsed already.
+func (d *Decision) verify(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Digest, t envelope.Time) (*Approval, error) {
+	if d.Approval == nil {
+		return VerifyApproval(reg, m, manifestDigest, d.Envelope, t)
+	}
+	return d.Approval, CheckApproval(reg, m, manifestDigest, d.Envelope, d.Approval, t)
+}
+
 func judge(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Digest, d Decision, suspended Suspended, t envelope.Time) Seat {
 	seat := Seat{Person: d.Person, SignedAt: d.SignedAt, KeyID: d.Envelope.Signatures[0].KeyID, Status: SeatApproved}
 	var a *Approval
@@ -96,7 +105,7 @@ func judge(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Diges
 		// A no stands even where a new registry came in between: the person
 		// has to say yes again to be counted as yes.
 		seat.Status = SeatRejected
-	} else if a, err = VerifyApproval(reg, m, manifestDigest, d.Envelope, t); err != nil {
+	} else if a, err = d.verify(reg, m, manifestDigest, t); err != nil {
 		seat.Status = SeatVoid
 		if failure.ClassOf(err) == failure.ApprovalStale {
 			seat.Status = SeatStale

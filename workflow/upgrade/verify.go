@@ -47,9 +47,14 @@ func verifySigner(reg *keyregistry.Registry, env envelope.Envelope, person envel
 
 // verifyRecord verifies an approver's record about one manifest.
 func verifyRecord(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Digest, env envelope.Envelope, payloadType string, r record, t envelope.Time) (keyregistry.Entry, error) {
-	if _, err := openRecord(env, payloadType, r); err != nil {
+	if err := openRecord(env, payloadType, r); err != nil {
 		return keyregistry.Entry{}, err
 	}
+	return verifyOpened(reg, m, manifestDigest, env, r, t)
+}
+
+// verifyOpened is verifyRecord of a record that is parsed.
+func verifyOpened(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Digest, env envelope.Envelope, r record, t envelope.Time) (keyregistry.Entry, error) {
 	c := r.common()
 	switch {
 	case c.kernelID != m.KernelID || c.upgradeID != m.UpgradeID || c.manifestDigest != manifestDigest:
@@ -65,20 +70,31 @@ func verifyRecord(reg *keyregistry.Registry, m *Manifest, manifestDigest envelop
 // VerifyApproval verifies one approval at time t by all of PROTOCOL section 7
 // that concerns it alone. Suspension and newer decisions are Tally's.
 func VerifyApproval(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Digest, env envelope.Envelope, t envelope.Time) (*Approval, error) {
-	a := new(Approval)
-	if _, err := verifyRecord(reg, m, manifestDigest, env, envelope.TypeApproval, a, t); err != nil {
+	a, err := OpenApproval(env)
+	if err != nil {
 		return nil, err
 	}
-	if m.ProposedBy == a.ApproverID && reg.Rules().SeparationOfDuties {
-		return nil, failure.New(failure.RoleNotAllowed, "%s proposed this upgrade, and the registry separates duties", a.ApproverID)
-	}
-	if a.ApprovalTs.Sub(m.Timestamp) < -Skew || a.ApprovalTs.Sub(t) > Skew {
-		return nil, failure.New(failure.TimeInvalid, "the approval of %s is of %s, before its manifest or after %s", a.ApproverID, a.ApprovalTs, t)
-	}
-	if t.Sub(a.ApprovalTs) > reg.Rules().ApprovalTTLSeconds {
-		return nil, failure.New(failure.ApprovalStale, "the approval of %s is of %s, older than %d seconds; it must be given again", a.ApproverID, a.ApprovalTs, reg.Rules().ApprovalTTLSeconds)
+	if err := CheckApproval(reg, m, manifestDigest, env, a, t); err != nil {
+		return nil, err
 	}
 	return a, nil
+}
+
+// CheckApproval is VerifyApproval of an approval that OpenApproval has parsed.
+func CheckApproval(reg *keyregistry.Registry, m *Manifest, manifestDigest envelope.Digest, env envelope.Envelope, a *Approval, t envelope.Time) error {
+	if _, err := verifyOpened(reg, m, manifestDigest, env, a, t); err != nil {
+		return err
+	}
+	if m.ProposedBy == a.ApproverID && reg.Rules().SeparationOfDuties {
+		return failure.New(failure.RoleNotAllowed, "%s proposed this upgrade, and the registry separates duties", a.ApproverID)
+	}
+	if a.ApprovalTs.Sub(m.Timestamp) < -Skew || a.ApprovalTs.Sub(t) > Skew {
+		return failure.New(failure.TimeInvalid, "the approval of %s is of %s, before its manifest or after %s", a.ApproverID, a.ApprovalTs, t)
+	}
+	if t.Sub(a.ApprovalTs) > reg.Rules().ApprovalTTLSeconds {
+		return failure.New(failure.ApprovalStale, "the approval of %s is of %s, older than %d seconds; it must be given again", a.ApproverID, a.ApprovalTs, reg.Rules().ApprovalTTLSeconds)
+	}
+	return nil
 }
 
 // VerifyRejection verifies one rejection at time t.
