@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
@@ -35,24 +36,49 @@ func (s *db) Accounts(ctx context.Context) (list []account.Account, err error) {
 	return list, err
 }
 
-// PutAccount implements account.Store.
-func (s *db) PutAccount(ctx context.Context, a account.Account) error {
-	return s.exec(ctx, "INSERT INTO accounts (person, role, passkeys) VALUES ($1, $2, $3) ON CONFLICT (person) DO UPDATE SET role = excluded.role, passkeys = excluded.passkeys",
-		string(a.Person), a.Role, a.Passkeys)
+// ChangeAccount implements account.Store.
+func (s *db) ChangeAccount(ctx context.Context, person envelope.ID, invitation string, f func(a *account.Account, exists bool) error) error {
+	return s.Update(ctx, func(tx workflow.Tx) error {
+		w := tx.(*writer)
+		if invitation != "" {
+			if _, err := w.take(ctx, account.Invitation, invitation, s.now()); err != nil {
+				return err
+			}
+		}
+		a := account.Account{Person: person}
+		err := w.tx.QueryRowContext(ctx, "SELECT role, passkeys FROM accounts WHERE person = $1", string(person)).Scan(&a.Role, &a.Passkeys)
+		exists := err == nil
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if err := f(&a, exists); err != nil {
+			return err
+		}
+		_, err = w.tx.ExecContext(ctx, "INSERT INTO accounts (person, role, passkeys) VALUES ($1, $2, $3) ON CONFLICT (person) DO UPDATE SET role = excluded.role, passkeys = excluded.passkeys",
+			string(person), a.Role, a.Passkeys)
+		return err
+	})
 }
 
 // DropAccount implements account.Store.
 func (s *db) DropAccount(ctx context.Context, person envelope.ID) error {
-	return s.exec(ctx, "DELETE FROM accounts WHERE person = $1", string(person))
+	return s.Update(ctx, func(tx workflow.Tx) error {
+		w := tx.(*writer)
+		if _, err := w.tx.ExecContext(ctx, "DELETE FROM secrets WHERE person = $1", string(person)); err != nil {
+			return err
+		}
+		_, err := w.tx.ExecContext(ctx, "DELETE FROM accounts WHERE person = $1", string(person))
+		return err
+	})
 }
 
 // PutSecret implements account.Store. Secrets past their end go with it.
-func (s *db) PutSecret(ctx context.Context, kind account.Kind, hash string, body []byte, until time.Time) error {
+func (s *db) PutSecret(ctx context.Context, kind account.Kind, hash string, person envelope.ID, body []byte, until time.Time) error {
 	if err := s.exec(ctx, "DELETE FROM secrets WHERE until <= $1", s.now().Unix()); err != nil {
 		return err
 	}
-	return s.exec(ctx, "INSERT INTO secrets (hash, kind, body, until) VALUES ($1, $2, $3, $4) ON CONFLICT (hash) DO UPDATE SET body = excluded.body, until = excluded.until WHERE secrets.kind = excluded.kind",
-		hash, string(kind), body, until.Unix())
+	return s.exec(ctx, "INSERT INTO secrets (hash, kind, person, body, until) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO UPDATE SET body = excluded.body, until = excluded.until WHERE secrets.kind = excluded.kind",
+		hash, string(kind), string(person), body, until.Unix())
 }
 
 const findSecret = "SELECT body, until FROM secrets WHERE hash = $1 AND kind = $2 AND until > $3"
@@ -72,11 +98,15 @@ func (s *db) Secret(ctx context.Context, kind account.Kind, hash string) (body [
 // TakeSecret implements account.Store.
 func (s *db) TakeSecret(ctx context.Context, kind account.Kind, hash string) (body []byte, err error) {
 	err = s.Update(ctx, func(tx workflow.Tx) error {
-		w := tx.(*writer)
-		row := w.tx.QueryRowContext(ctx, "DELETE FROM secrets WHERE hash = $1 AND kind = $2 AND until > $3 RETURNING body", hash, string(kind), s.now().Unix())
-		return notFound(row.Scan(&body))
+		body, err = tx.(*writer).take(ctx, kind, hash, s.now())
+		return err
 	})
 	return body, err
+}
+
+func (w *writer) take(ctx context.Context, kind account.Kind, hash string, now time.Time) (body []byte, err error) {
+	row := w.tx.QueryRowContext(ctx, "DELETE FROM secrets WHERE hash = $1 AND kind = $2 AND until > $3 RETURNING body", hash, string(kind), now.Unix())
+	return body, notFound(row.Scan(&body))
 }
 
 func (s *db) exec(ctx context.Context, query string, args ...any) error {

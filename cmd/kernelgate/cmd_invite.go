@@ -52,13 +52,14 @@ func (a *app) closeAccount(ctx context.Context, c *Config, person string) (err e
 	}
 	defer func() { err = errors.Join(err, accounts.Close()) }()
 	id := envelope.ID(person)
-	if _, err := accounts.Account(ctx, id); err != nil {
-		return fmt.Errorf("--person: nobody is enrolled as %q: %w", person, err)
-	}
+	_, unknown := accounts.Account(ctx, id)
 	if err := accounts.DropAccount(ctx, id); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stderr, "The account of %s is closed, and so are its sessions. Keys in the registry are not touched: kgctl registry suspend.\n", person)
+	if unknown != nil {
+		return fmt.Errorf("--person: nobody is enrolled as %q (links made for them open nothing any more): %w", person, unknown)
+	}
+	_, err = fmt.Fprintf(a.stderr, "The account of %s is closed; its sessions are over, and links that it has not used open nothing. Keys in the registry are not touched: kgctl registry suspend.\n", person)
 	return err
 }
 

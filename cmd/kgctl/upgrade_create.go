@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -108,6 +109,7 @@ func (a *app) live(ctx context.Context, s *session, target envelope.ID) (upgrade
 // send) and submits.
 func (a *app) proposeManifest(ctx context.Context, s *session, m *upgrade.Manifest, uri, artifact string) error {
 	a.sayProposal(m)
+	a.sayPreview(ctx, s, m)
 	if err := a.confirm(ctx, "Propose exactly this?"); err != nil {
 		return err
 	}
@@ -122,6 +124,25 @@ func (a *app) proposeManifest(ctx context.Context, s *session, m *upgrade.Manife
 	}
 	a.say("Words: %s", fingerprint(env.PayloadDigest(), m.PatchHash))
 	return a.submit(ctx, s.Client, env)
+}
+
+// sayPreview says what the policy would decide, before anything is signed. It
+// is advice: the gateway asks again on submission, and the guard after it.
+func (a *app) sayPreview(ctx context.Context, s *session, m *upgrade.Manifest) {
+	draft := *m
+	draft.KeyID, draft.Timestamp = envelope.KeyID(strings.Repeat("0", 64)), a.time() // the signature brings the real ones
+	p, err := s.PreviewPolicy(ctx, draft)
+	switch {
+	case err != nil:
+		a.say("  %-10s could not be asked yet: %s", "Policy", foreign(err.Error()))
+	case p.Allow:
+		a.say("  %-10s would allow it", "Policy")
+	default:
+		a.say("  %-10s would deny it; it may be proposed all the same, but nobody could approve it as it is", "Policy")
+	}
+	for _, v := range p.Violations {
+		a.say("  %-10s %s: %s", "", foreign(v.Rule), foreign(v.Message))
+	}
 }
 
 func (a *app) sendArtifact(ctx context.Context, gateway *client.Client, path string, want envelope.Digest) error {

@@ -37,12 +37,17 @@ const (
 type Store interface {
 	Account(ctx context.Context, person envelope.ID) (Account, error)
 	Accounts(ctx context.Context) ([]Account, error)
-	PutAccount(ctx context.Context, a Account) error
-	// DropAccount closes an account, and with it all of its sessions. One that
-	// is not there is no error.
+	// ChangeAccount stores what f makes of a person's account, in one
+	// transaction: what others did before is seen, and what they do waits. Where
+	// there is none, f is given an empty one. An error, f's too, changes nothing.
+	// The invitation of that hash is used up by it; "" for none.
+	ChangeAccount(ctx context.Context, person envelope.ID, invitation string, f func(a *Account, exists bool) error) error
+	// DropAccount closes an account, and with it goes every secret of that
+	// person. One that is not there is no error.
 	DropAccount(ctx context.Context, person envelope.ID) error
-	// PutSecret stores what a secret of a kind stands for, under its hash.
-	PutSecret(ctx context.Context, kind Kind, hash string, body []byte, until time.Time) error
+	// PutSecret stores what a secret of a kind stands for, under its hash. It is
+	// a person's, or nobody's yet ("").
+	PutSecret(ctx context.Context, kind Kind, hash string, person envelope.ID, body []byte, until time.Time) error
 	Secret(ctx context.Context, kind Kind, hash string) (body []byte, until time.Time, err error)
 	// TakeSecret is Secret, and it is gone: of two callers one gets it.
 	TakeSecret(ctx context.Context, kind Kind, hash string) (body []byte, err error)

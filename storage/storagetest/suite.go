@@ -138,10 +138,10 @@ func Fill(ctx context.Context, s Store) error {
 	if err != nil {
 		return fmt.Errorf("fill: %w", err)
 	}
-	if err := s.PutAccount(ctx, account.Account{Person: "ryan", Role: "auditor", Passkeys: []byte("[]")}); err != nil {
+	if err := s.ChangeAccount(ctx, "ryan", "", as("auditor")); err != nil {
 		return err
 	}
-	return s.PutSecret(ctx, account.Session, account.Hash("secret"), []byte{0, 1, 255}, time.Now().Add(time.Hour))
+	return s.PutSecret(ctx, account.Session, account.Hash("secret"), "ryan", []byte{0, 1, 255}, time.Now().Add(time.Hour))
 }
 
 // Tables are all tables, with a column that is not of the key; of those that

@@ -236,7 +236,7 @@ func oneSession(t *testing.T, open Open) {
 	ctx := context.Background()
 	one, two := open.with(t), open.with(t)
 	_, hash := account.NewSecret()
-	if err := one.PutSecret(ctx, account.Invitation, hash, []byte("ryan"), time.Now().Add(time.Hour)); err != nil {
+	if err := one.PutSecret(ctx, account.Invitation, hash, "ryan", []byte("ryan"), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if body, _, err := two.Secret(ctx, account.Invitation, hash); err != nil || string(body) != "ryan" {

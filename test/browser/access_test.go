@@ -81,7 +81,7 @@ func TestForeignOriginsAreRefused(t *testing.T) {
 	}
 	cookie := strings.Join(cookies, "; ")
 	own := map[string]string{"Origin": w.origin, "Sec-Fetch-Site": "same-origin"}
-	if status := w.call(t, cookie, "POST", "/new/policy", "{}", own); status != http.StatusBadRequest {
+	if status := w.call(t, cookie, "POST", "/registry/review", "{}", own); status != http.StatusBadRequest {
 		t.Fatalf("the page's own call answers %d", status)
 	}
 	for name, headers := range map[string]map[string]string{
@@ -92,7 +92,7 @@ func TestForeignOriginsAreRefused(t *testing.T) {
 		"an origin that begins as ours": {"Origin": w.origin + ".evil.example"},
 		"a sandboxed page":              {"Origin": "null"},
 	} {
-		for path, want := range map[string]int{"/session/end": 403, "/new/policy": 403, "/registry/review": 403, "/v1/records": 401, "/v1/upgrades/" + string(m.UpgradeID) + "/approval-request": 401} {
+		for path, want := range map[string]int{"/session/end": 403, "/registry/review": 403, "/v1/records": 401, "/v1/policy/preview": 401, "/v1/upgrades/" + string(m.UpgradeID) + "/approval-request": 401} {
 			if status := w.call(t, cookie, "POST", path, "{}", headers); status != want {
 				t.Errorf("%s: POST %s answers %d, not %d", name, path, status, want)
 			}

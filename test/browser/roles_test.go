@@ -18,8 +18,11 @@ func (w *world) session(t *testing.T, person, role string) string {
 	body, err := json.Marshal(map[string]string{"person": person, "role": role})
 	check(t, err)
 	text, hash := account.NewSecret()
-	check(t, w.store.PutAccount(t.Context(), account.Account{Person: envelope.ID(person), Role: role, Passkeys: []byte("[]")}))
-	check(t, w.store.PutSecret(t.Context(), account.Session, hash, body, w.now().Add(time.Hour)))
+	check(t, w.store.ChangeAccount(t.Context(), envelope.ID(person), "", func(a *account.Account, _ bool) error {
+		a.Role, a.Passkeys = role, []byte("[]")
+		return nil
+	}))
+	check(t, w.store.PutSecret(t.Context(), account.Session, hash, envelope.ID(person), body, w.now().Add(time.Hour)))
 	return "kernelgate-session=" + text
 }
 

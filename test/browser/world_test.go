@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,6 +46,7 @@ type world struct {
 	watch     workflow.Canary  // nil: nothing watches the target
 	oidc      *commandpad.OIDC // nil: passkeys only
 	later     atomic.Int64     // seconds by which the clock of the pages is ahead
+	slow      atomic.Int64     // milliseconds by which scripts come later than the rest
 }
 
 // now is the clock of the pages and of their sessions.
@@ -162,7 +164,12 @@ func (w *world) serve(t *testing.T, listener net.Listener) {
 	check(t, err)
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", calls)
-	mux.Handle("/", pad)
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, ".js") {
+			time.Sleep(time.Duration(w.slow.Load()) * time.Millisecond)
+		}
+		pad.ServeHTTP(rw, r)
+	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { check(t, server.Close()) })

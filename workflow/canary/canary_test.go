@@ -93,6 +93,16 @@ func TestHTTPPasses(t *testing.T) {
 	if m.Samples < 20 || m.Errors != 0 || m.P50 < 5000 || m.P50 > m.P95 || m.P95 > m.P99 || m.P50%100 != 0 {
 		t.Errorf("numbers: %+v", m)
 	}
+	parts := canary.Part{}
+	for _, p := range m.Parts {
+		parts.Samples, parts.Errors = parts.Samples+p.Samples, parts.Errors+p.Errors
+		if p.Samples > 0 && (p.P50 < 5000 || p.P99 > m.P99+90_000 || p.P50 > p.P99) {
+			t.Errorf("a part's numbers: %+v", p)
+		}
+	}
+	if len(m.Parts) != 20 || parts.Samples != m.Samples || parts.Errors != m.Errors {
+		t.Errorf("%d parts have %d samples and %d errors, the whole %d and %d", len(m.Parts), parts.Samples, parts.Errors, m.Samples, m.Errors)
+	}
 	if most.Load() > 3 {
 		t.Errorf("%d requests at once, where 3 are configured", most.Load())
 	}

@@ -24,6 +24,9 @@ func (p *prober) measure(ctx context.Context, window time.Duration) Measurement 
 	defer client.CloseIdleConnections()
 	var mu sync.Mutex
 	var good latencies
+	var goodOf [partsOf]latencies
+	m.Parts = make([]Part, partsOf)
+	start := time.Now()
 	var probers sync.WaitGroup
 	for range p.Concurrency {
 		probers.Go(func() {
@@ -34,21 +37,29 @@ func (p *prober) measure(ctx context.Context, window time.Duration) Measurement 
 				if ctx.Err() != nil {
 					return // broken off, not failed
 				}
+				at := min(int(begin.Sub(start)*partsOf/window), partsOf-1)
 				mu.Lock()
 				defer mu.Unlock()
 				m.Samples++
+				m.Parts[at].Samples++
 				if err != nil {
 					m.Errors++
+					m.Parts[at].Errors++
 					m.explain(err.Error())
 					return
 				}
 				good.add(spent)
+				goodOf[at].add(spent)
 			})
 		})
 	}
 	probers.Wait()
 	m.setErrorRate()
-	m.P50, m.P95, m.P99 = good.quantile(50), good.quantile(95), good.quantile(99)
+	m.P50, m.P95, m.P99 = good.quantiles()
+	for i := range m.Parts {
+		part := &m.Parts[i]
+		part.P50, part.P95, part.P99 = goodOf[i].quantiles()
+	}
 	return m
 }
 

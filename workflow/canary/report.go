@@ -30,12 +30,25 @@ type Measurement struct {
 	Kind      string   `json:"kind"`            // http, prometheus, exec
 	Limits    *Limits  `json:"limits,omitzero"` // that it was judged by; http only
 	Name      string   `json:"name"`
+	Parts     []Part   `json:"parts,omitzero"` // the window in equal parts, oldest first; http only
 	P50       int64    `json:"p50Micros,omitzero"`
 	P95       int64    `json:"p95Micros,omitzero"`
 	P99       int64    `json:"p99Micros,omitzero"`
 	Samples   int64    `json:"samples"`        // errors included
 	Value     string   `json:"value,omitzero"` // prometheus: the median, a decimal number
 }
+
+// Part is what was measured of the requests that began in one part of a window.
+type Part struct {
+	Errors  int64 `json:"errors"`
+	P50     int64 `json:"p50Micros,omitzero"` // latencies as Measurement's; 0 where no answer was good
+	P95     int64 `json:"p95Micros,omitzero"`
+	P99     int64 `json:"p99Micros,omitzero"`
+	Samples int64 `json:"samples"`
+}
+
+// partsOf is how many parts a window is kept in.
+const partsOf = 20
 
 // Limits are a check's SLA, as far as one is set. A limit that is absent is none.
 type Limits struct {
@@ -94,6 +107,10 @@ func (l *latencies) quantile(percent int64) int64 {
 		}
 	}
 	return 0
+}
+
+func (l *latencies) quantiles() (p50, p95, p99 int64) {
+	return l.quantile(50), l.quantile(95), l.quantile(99)
 }
 
 func (m *Measurement) setErrorRate() {

@@ -15,6 +15,7 @@ import (
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 // Submit posts a signed record. Posting it again is harmless.
@@ -58,6 +59,18 @@ func (c *Client) Upgrades(ctx context.Context, p ListUpgradesParams) (UpgradePag
 	var page UpgradePage
 	err := c.call(ctx, http.MethodGet, "v1/upgrades", query, nil, &page)
 	return page, err
+}
+
+// PreviewPolicy is what the policy would say about a manifest that is not
+// signed yet, as the gateway says.
+func (c *Client) PreviewPolicy(ctx context.Context, m upgrade.Manifest) (PolicyPreview, error) {
+	var p PolicyPreview
+	body, err := json.Marshal(m)
+	if err != nil {
+		return p, fmt.Errorf("manifest: %w", err)
+	}
+	err = c.call(ctx, http.MethodPost, "v1/policy/preview", nil, body, &p)
+	return p, err
 }
 
 // Bundle is the bundle file; upgrade.VerifyFile judges it.

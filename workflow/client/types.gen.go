@@ -169,6 +169,16 @@ type NewSigningRequest struct {
 	UpgradeId UUID      `json:"upgradeId"`
 }
 
+// PolicyPreview defines model for PolicyPreview.
+type PolicyPreview struct {
+	Allow        bool   `json:"allow"`
+	Engine       string `json:"engine"`
+	PolicyDigest Digest `json:"policyDigest"`
+
+	// Violations The rules that it breaks; warnings where it is allowed.
+	Violations []Violation `json:"violations"`
+}
+
 // Problem defines model for Problem.
 type Problem struct {
 	Code   string  `json:"code"`
@@ -303,6 +313,13 @@ type UpgradePage struct {
 	Upgrades []Upgrade `json:"upgrades"`
 }
 
+// Violation defines model for Violation.
+type Violation struct {
+	// Message Why, and what would satisfy the rule.
+	Message string `json:"message"`
+	Rule    string `json:"rule"`
+}
+
 // Id defines model for id.
 type Id = UUID
 
@@ -325,6 +342,9 @@ type ListEventsParams struct {
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
+// PreviewPolicyJSONBody defines parameters for PreviewPolicy.
+type PreviewPolicyJSONBody = map[string]interface{}
+
 // ListUpgradesParams defines parameters for ListUpgrades.
 type ListUpgradesParams struct {
 	State  *[]State `form:"state,omitempty" json:"state,omitempty"`
@@ -334,6 +354,9 @@ type ListUpgradesParams struct {
 	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 	Limit  *Limit  `form:"limit,omitempty" json:"limit,omitempty"`
 }
+
+// PreviewPolicyJSONRequestBody defines body for PreviewPolicy for application/json ContentType.
+type PreviewPolicyJSONRequestBody = PreviewPolicyJSONBody
 
 // PostRecordJSONRequestBody defines body for PostRecord for application/json ContentType.
 type PostRecordJSONRequestBody = Envelope

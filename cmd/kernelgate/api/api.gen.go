@@ -174,6 +174,16 @@ type NewSigningRequest struct {
 	UpgradeId UUID      `json:"upgradeId"`
 }
 
+// PolicyPreview defines model for PolicyPreview.
+type PolicyPreview struct {
+	Allow        bool   `json:"allow"`
+	Engine       string `json:"engine"`
+	PolicyDigest Digest `json:"policyDigest"`
+
+	// Violations The rules that it breaks; warnings where it is allowed.
+	Violations []Violation `json:"violations"`
+}
+
 // Problem defines model for Problem.
 type Problem struct {
 	Code   string  `json:"code"`
@@ -308,6 +318,13 @@ type UpgradePage struct {
 	Upgrades []Upgrade `json:"upgrades"`
 }
 
+// Violation defines model for Violation.
+type Violation struct {
+	// Message Why, and what would satisfy the rule.
+	Message string `json:"message"`
+	Rule    string `json:"rule"`
+}
+
 // Id defines model for id.
 type Id = UUID
 
@@ -330,6 +347,9 @@ type ListEventsParams struct {
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
+// PreviewPolicyJSONBody defines parameters for PreviewPolicy.
+type PreviewPolicyJSONBody = map[string]interface{}
+
 // ListUpgradesParams defines parameters for ListUpgrades.
 type ListUpgradesParams struct {
 	State  *[]State `form:"state,omitempty" json:"state,omitempty"`
@@ -339,6 +359,9 @@ type ListUpgradesParams struct {
 	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 	Limit  *Limit  `form:"limit,omitempty" json:"limit,omitempty"`
 }
+
+// PreviewPolicyJSONRequestBody defines body for PreviewPolicy for application/json ContentType.
+type PreviewPolicyJSONRequestBody = PreviewPolicyJSONBody
 
 // PostRecordJSONRequestBody defines body for PostRecord for application/json ContentType.
 type PostRecordJSONRequestBody = Envelope
@@ -375,6 +398,9 @@ type ServerInterface interface {
 	// ListEvents Audit events in order of their seq, as a page or as a stream.
 	// (GET /v1/events)
 	ListEvents(ctx echo.Context, params ListEventsParams) error
+	// PreviewPolicy What the policy would say about a manifest that nobody has signed yet. Nothing is stored.
+	// (POST /v1/policy/preview)
+	PreviewPolicy(ctx echo.Context) error
 	// PostRecord Submits a signed record; its payload type says which kind.
 	// (POST /v1/records)
 	PostRecord(ctx echo.Context) error
@@ -527,6 +553,15 @@ func (w *ServerInterfaceWrapper) ListEvents(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListEvents(ctx, params)
+	return err
+}
+
+// PreviewPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) PreviewPolicy(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PreviewPolicy(ctx)
 	return err
 }
 
@@ -763,6 +798,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/v1/artifacts", wrapper.PutArtifact, options.OperationMiddlewares["putArtifact"]...)
 	router.GET(options.BaseURL+"/v1/artifacts/:digest", wrapper.GetArtifact, options.OperationMiddlewares["getArtifact"]...)
 	router.POST(options.BaseURL+"/v1/records", wrapper.PostRecord, options.OperationMiddlewares["postRecord"]...)
+	router.POST(options.BaseURL+"/v1/policy/preview", wrapper.PreviewPolicy, options.OperationMiddlewares["previewPolicy"]...)
 	router.GET(options.BaseURL+"/v1/upgrades", wrapper.ListUpgrades, options.OperationMiddlewares["listUpgrades"]...)
 	router.GET(options.BaseURL+"/v1/upgrades/:id", wrapper.GetUpgrade, options.OperationMiddlewares["getUpgrade"]...)
 	router.POST(options.BaseURL+"/v1/upgrades/:id/approval-request", wrapper.RequestApprovals, options.OperationMiddlewares["requestApprovals"]...)

@@ -99,6 +99,10 @@ func (e *engine) Events(_ context.Context, from int64, limit int) ([]api.Event, 
 	return events, nil
 }
 
+func (e *engine) Preview(_ context.Context, m upgrade.Manifest) (api.PolicyPreview, error) {
+	return api.PolicyPreview{Engine: "test", PolicyDigest: m.PatchHash.String(), Violations: []api.Violation{{Rule: "no", Message: string(m.Target.Name)}}}, e.fail
+}
+
 func (e *engine) AcceptRegistry(context.Context, keyregistry.SignedDocument) error { return e.fail }
 
 type gateway struct {
@@ -258,6 +262,40 @@ func TestRefusals(t *testing.T) {
 	if p := wantCode(t, err, 500, "internal"); strings.Contains(p.Detail, "secret") {
 		t.Fatalf("the inside leaks: %s", p.Detail)
 	}
+}
+
+// The policy is asked about a manifest that nobody has signed, for who may propose.
+func TestPolicyPreview(t *testing.T) {
+	g := start(t)
+	m, err := upgrade.OpenManifest(g.manifest(t))
+	check(t, err)
+	for role, want := range map[string]bool{"approver": true, "requestor": true, "operator": true, "ci": false, "auditor": false} {
+		p, err := g.client(t, role).PreviewPolicy(t.Context(), *m)
+		if !want {
+			wantCode(t, err, 403, "forbidden")
+			continue
+		}
+		check(t, err)
+		if p.Allow || p.PolicyDigest != m.PatchHash.String() || len(p.Violations) != 1 || p.Violations[0] != (client.Violation{Rule: "no", Message: "web"}) {
+			t.Errorf("%s: %+v", role, p)
+		}
+	}
+	token := g.token(t, "tina", "requestor")
+	for body, want := range map[string]int{`{}`: 200, `{"target":{"name":"web"},"unknown":1}`: 400, `{"target":{"name":"No"}}`: 400, `nonsense`: 400, `{"rationale":"` + strings.Repeat("x", envelope.MaxPayload) + `"}`: 413} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/v1/policy/preview", strings.NewReader(body))
+		check(t, err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		check(t, err)
+		check(t, resp.Body.Close())
+		if resp.StatusCode != want {
+			t.Errorf("%.60s answers %d, not %d", body, resp.StatusCode, want)
+		}
+	}
+	g.engine.fail = fmt.Errorf("%w: nowhere", workflow.ErrUnknownTarget)
+	_, err = g.client(t, "requestor").PreviewPolicy(t.Context(), *m)
+	wantCode(t, err, 422, "field_invalid")
 }
 
 func TestTokens(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 //go:generate go tool oapi-codegen -config oapi-codegen.yaml ../../../docs/openapi.yaml
@@ -52,6 +53,8 @@ type Engine interface {
 	// AcceptRegistry puts the next document into force; the one in force is no
 	// error.
 	AcceptRegistry(ctx context.Context, entry keyregistry.SignedDocument) error
+	// Preview is what the policy would say about a manifest; nothing is stored.
+	Preview(ctx context.Context, m upgrade.Manifest) (PolicyPreview, error)
 }
 
 // Reader is what the API shows.

@@ -7,6 +7,7 @@ import (
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 // Gateway is the API's Engine over the workflow's: it adds reading from the
@@ -57,6 +58,16 @@ func (g *Gateway) RequestApprovals(ctx context.Context, id envelope.UUID, actor 
 // AcceptRegistry implements Engine.
 func (g *Gateway) AcceptRegistry(ctx context.Context, entry keyregistry.SignedDocument) error {
 	return g.Workflow.AcceptRegistry(ctx, entry)
+}
+
+// Preview implements Engine.
+func (g *Gateway) Preview(ctx context.Context, m upgrade.Manifest) (PolicyPreview, error) {
+	d, err := g.Workflow.Preview(ctx, m)
+	if err != nil {
+		return PolicyPreview{}, err
+	}
+	return PolicyPreview{Allow: d.Allow, Engine: d.Engine, PolicyDigest: d.PolicyDigest.String(),
+		Violations: each(d.Violations, func(v upgrade.Violation) Violation { return Violation(v) })}, nil
 }
 
 // Upgrade implements Reader.

@@ -15,6 +15,7 @@ import (
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
+	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 const (
@@ -65,6 +66,24 @@ func (s *server) PostRecord(c echo.Context) error {
 		return c.JSON(http.StatusCreated, receipt)
 	}
 	return c.JSON(http.StatusOK, receipt)
+}
+
+// PreviewPolicy takes what is no record yet: no signature is asked for, so
+// nothing but the policy looks at it.
+func (s *server) PreviewPolicy(c echo.Context) error {
+	if err := allow(c, submitters[KindManifest]...); err != nil {
+		return err
+	}
+	body, err := readJSON(c, envelope.MaxPayload)
+	if err != nil {
+		return err
+	}
+	var m upgrade.Manifest
+	if err := json.Unmarshal(body, &m, json.RejectUnknownMembers(true)); err != nil {
+		return refuse(http.StatusBadRequest, CodeBadRequest, "the body is no manifest: %v", err)
+	}
+	preview, err := s.Engine.Preview(c.Request().Context(), m)
+	return answer(c, preview, err)
 }
 
 func (s *server) ListUpgrades(c echo.Context, p ListUpgradesParams) error {

@@ -34,7 +34,7 @@ type row struct {
 	until time.Time
 }
 
-func (s *rows) PutSecret(_ context.Context, kind account.Kind, hash string, body []byte, until time.Time) error {
+func (s *rows) PutSecret(_ context.Context, kind account.Kind, hash string, _ envelope.ID, body []byte, until time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r, found := s.rows[hash]; !found || r.kind == kind {

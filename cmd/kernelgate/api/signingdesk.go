@@ -36,7 +36,7 @@ const (
 
 // SigningStore keeps short-lived rows that all replicas share; account.Store is one.
 type SigningStore interface {
-	PutSecret(ctx context.Context, kind account.Kind, hash string, body []byte, until time.Time) error
+	PutSecret(ctx context.Context, kind account.Kind, hash string, person envelope.ID, body []byte, until time.Time) error
 	Secret(ctx context.Context, kind account.Kind, hash string) (body []byte, until time.Time, err error)
 }
 
@@ -93,7 +93,7 @@ func (d *desk) change(ctx context.Context, who envelope.ID, f func([]SigningRequ
 	if err != nil {
 		return err
 	}
-	if err := d.store.PutSecret(ctx, kindSigning, rowOf(kindSigning, who), body, time.Now().Add(signingLife)); err != nil {
+	if err := d.store.PutSecret(ctx, kindSigning, rowOf(kindSigning, who), who, body, time.Now().Add(signingLife)); err != nil {
 		return err
 	}
 	close(d.woken)
@@ -158,7 +158,7 @@ func (d *desk) present(ctx context.Context, who envelope.ID, is bool) error {
 	if is {
 		until = until.Add(presentFor)
 	}
-	return d.store.PutSecret(ctx, kindAgent, rowOf(kindAgent, who), []byte("{}"), until)
+	return d.store.PutSecret(ctx, kindAgent, rowOf(kindAgent, who), who, []byte("{}"), until)
 }
 
 func (d *desk) isPresent(ctx context.Context, who envelope.ID) (bool, error) {

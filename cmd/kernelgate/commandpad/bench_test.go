@@ -93,8 +93,11 @@ func newShelf(t testing.TB, n int) *shelf {
 		Targets: []envelope.ID{"web"}, Clock: time.Now, Logger: slog.New(slog.DiscardHandler)})
 	check(t, err)
 	text, hash := account.NewSecret()
-	check(t, db.PutAccount(t.Context(), account.Account{Person: doc.Approvers[0].ID, Role: "approver", Passkeys: []byte("[]")}))
-	check(t, db.PutSecret(t.Context(), account.Session, hash, []byte(`{"person":"`+string(doc.Approvers[0].ID)+`","role":"approver"}`), time.Now().Add(time.Hour)))
+	check(t, db.ChangeAccount(t.Context(), doc.Approvers[0].ID, "", func(a *account.Account, _ bool) error {
+		a.Role, a.Passkeys = "approver", []byte("[]")
+		return nil
+	}))
+	check(t, db.PutSecret(t.Context(), account.Session, hash, doc.Approvers[0].ID, []byte(`{"person":"`+string(doc.Approvers[0].ID)+`","role":"approver"}`), time.Now().Add(time.Hour)))
 	s.cookie = "kernelgate-session=" + text
 	return s
 }

@@ -54,7 +54,11 @@ func (c *canaryInfo) draw() {
 	for _, now := range report.Checks {
 		info := checkInfo{Now: now}
 		if now.Kind == "http" {
-			info.Charts = charts(now, c.measured(now.Name), c.After != nil)
+			after := &now
+			if c.After == nil {
+				after = nil
+			}
+			info.Charts = charts(c.measured(now.Name), after)
 		}
 		c.Checks = append(c.Checks, info)
 	}
@@ -74,30 +78,51 @@ func (c *canaryInfo) measured(name string) *canary.Measurement {
 }
 
 // charts are the error rate and the latencies of a check, against its limits.
-func charts(now canary.Measurement, before *canary.Measurement, judged bool) []chart {
-	limits := canary.Limits{}
-	if now.Limits != nil {
-		limits = *now.Limits
+func charts(before, after *canary.Measurement) []chart {
+	limits, split := canary.Limits{}, 0
+	if after != nil && after.Limits != nil {
+		limits = *after.Limits
 	}
-	errors := chart{Title: "Error rate", Format: percent}
-	latency := chart{Title: "Latency", Format: millis}
-	errors.add("errors", now.ErrorRate, before, func(m *canary.Measurement) int64 { return m.ErrorRate }, limits.ErrorRate, judged)
-	for _, q := range []struct {
-		name  string
-		of    func(*canary.Measurement) int64
-		limit int64
-	}{
-		{"p50", func(m *canary.Measurement) int64 { return m.P50 }, limits.P50},
-		{"p95", func(m *canary.Measurement) int64 { return m.P95 }, limits.P95},
-		{"p99", func(m *canary.Measurement) int64 { return m.P99 }, limits.P99},
+	if before != nil {
+		split = len(before.Parts)
+	}
+	errors := chart{Title: "Error rate", format: percent}
+	errors.add(measure{"errors", func(m *canary.Measurement) int64 { return m.ErrorRate }, failed, limits.ErrorRate}, before, after)
+	latency := chart{Title: "Latency", format: millis}
+	for _, m := range []measure{
+		{"p50", func(m *canary.Measurement) int64 { return m.P50 }, answered(func(p *canary.Part) int64 { return p.P50 }), some(limits.P50)},
+		{"p95", func(m *canary.Measurement) int64 { return m.P95 }, answered(func(p *canary.Part) int64 { return p.P95 }), some(limits.P95)},
+		{"p99", func(m *canary.Measurement) int64 { return m.P99 }, answered(func(p *canary.Part) int64 { return p.P99 }), some(limits.P99)},
 	} {
-		var limit *int64
-		if q.limit > 0 {
-			limit = &q.limit
-		}
-		latency.add(q.name, q.of(&now), before, q.of, limit, judged)
+		latency.add(m, before, after)
 	}
-	return []chart{errors.laidOut(), latency.laidOut()}
+	return []chart{errors.laidOut(split), latency.laidOut(split)}
+}
+
+// failed is a part's error rate in errors per million; -1 where nothing was asked.
+func failed(p *canary.Part) int64 {
+	if p.Samples == 0 {
+		return -1
+	}
+	return p.Errors * 1_000_000 / p.Samples
+}
+
+// answered is a part's latency; -1 where no answer was good.
+func answered(of func(*canary.Part) int64) func(*canary.Part) int64 {
+	return func(p *canary.Part) int64 {
+		if p.Samples == p.Errors {
+			return -1
+		}
+		return of(p)
+	}
+}
+
+// some is a limit of latency, which is none where it is 0.
+func some(limit int64) *int64 {
+	if limit == 0 {
+		return nil
+	}
+	return &limit
 }
 
 func percent(ppm int64) string {

@@ -1,80 +1,114 @@
 package commandpad
 
-import "github.com/kernelgate/kernelgate/workflow/canary"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/kernelgate/kernelgate/workflow/canary"
+)
 
 // The measures of a chart, in its own units.
 const (
-	chartWidth = 560
-	chartLeft  = 60  // where bars begin
-	chartRoom  = 380 // for the longest bar
-	barHeight  = 12
-	rowHeight  = 44
+	chartWidth  = 560
+	chartHeight = 150
+	chartTop    = 14  // where the highest value is drawn
+	chartFoot   = 130 // and zero
 )
 
-// chart is a bar chart drawn on the server: for each name what was measured
-// before and after the apply, and the limit as a line.
+// chart is a step chart drawn on the server: how something went over the
+// windows before and after the apply, against its limits.
 type chart struct {
 	Title         string
-	Format        func(int64) string
-	Rows          []chartRow
+	Lines         []line
 	Width, Height int
+	Foot          int
+	Split         int    // where the window after the apply begins
+	Top           string // the value at the top of the scale
+	format        func(int64) string
 }
 
-type chartRow struct {
-	Name                     string
-	Y, NameY                 int
-	Bars                     []bar
-	Limit                    int64
-	Limited                  bool
-	LimitX, LimitY1, LimitY2 int
-	Over                     bool // the limit is exceeded
+// line is one measure, with its numbers over the whole windows in words.
+type line struct {
+	Name, Path         string
+	Before, Now, Limit string // "" where there is none
+	LimitY             int
+	Over               bool // the limit is exceeded
+
+	limit  int64
+	values []int64 // by part, those before the apply first; below 0 nothing is known
 }
 
-type bar struct {
-	Class, Label        string // before or after
-	Value               int64
-	X, Y, Width, Height int
-	TextX, TextY        int
+// measure is how one number is read of a measurement and of its parts.
+type measure struct {
+	name  string
+	whole func(*canary.Measurement) int64
+	part  func(*canary.Part) int64
+	limit *int64
 }
 
-func (c *chart) add(name string, now int64, before *canary.Measurement, of func(*canary.Measurement) int64, limit *int64, judged bool) {
-	row := chartRow{Name: name}
-	if limit != nil {
-		row.Limit, row.Limited = *limit, true
+func (c *chart) add(m measure, before, after *canary.Measurement) {
+	l := line{Name: m.name, limit: -1}
+	if m.limit != nil {
+		l.limit, l.Limit = *m.limit, c.format(*m.limit)
+	}
+	for _, window := range []*canary.Measurement{before, after} {
+		if window == nil {
+			continue
+		}
+		for i := range window.Parts {
+			l.values = append(l.values, m.part(&window.Parts[i]))
+		}
 	}
 	if before != nil {
-		row.Bars = append(row.Bars, bar{Class: "before", Label: "before", Value: of(before)})
+		l.Before = c.format(m.whole(before))
 	}
-	if judged {
-		row.Bars = append(row.Bars, bar{Class: "after", Label: "after", Value: now})
-		row.Over = row.Limited && now > row.Limit
+	if after != nil {
+		l.Now = c.format(m.whole(after))
+		l.Over = m.limit != nil && m.whole(after) > *m.limit
 	}
-	c.Rows = append(c.Rows, row)
+	c.Lines = append(c.Lines, l)
 }
 
-// laidOut gives every bar its place. All rows have one scale.
-func (c chart) laidOut() chart {
-	longest := int64(1)
-	for _, row := range c.Rows {
-		longest = max(longest, row.Limit)
-		for _, b := range row.Bars {
-			longest = max(longest, b.Value)
+// laidOut gives every line its place; split is how many parts are before the apply.
+func (c chart) laidOut(split int) chart {
+	c.Width, c.Height, c.Foot = chartWidth, chartHeight, chartFoot
+	highest, parts := int64(1), 1
+	for _, l := range c.Lines {
+		parts = max(parts, len(l.values))
+		for _, v := range append(l.values, l.limit) {
+			highest = max(highest, v)
 		}
 	}
-	scale := func(v int64) int { return int(float64(v) / float64(longest) * chartRoom) }
-	for i := range c.Rows {
-		row := &c.Rows[i]
-		row.Y = i * rowHeight
-		row.NameY = row.Y + rowHeight/2
-		for j := range row.Bars {
-			b := &row.Bars[j]
-			b.X, b.Y, b.Width, b.Height = chartLeft, row.Y+8+j*(barHeight+4), max(scale(b.Value), 2), barHeight
-			b.TextX, b.TextY = b.X+b.Width+6, b.Y+barHeight-2
-		}
-		if row.Limited {
-			row.LimitX, row.LimitY1, row.LimitY2 = chartLeft+scale(row.Limit), row.Y+4, row.Y+rowHeight-4
-		}
+	c.Top = c.format(highest)
+	x := func(part int) int { return part * chartWidth / parts }
+	y := func(v int64) int { return chartFoot - int(float64(v)/float64(highest)*(chartFoot-chartTop)) }
+	if split > 0 && split < parts {
+		c.Split = x(split)
 	}
-	c.Width, c.Height = chartWidth, len(c.Rows)*rowHeight
+	for i := range c.Lines {
+		l := &c.Lines[i]
+		l.LimitY = y(l.limit)
+		l.Path = steps(l.values, x, y)
+	}
 	return c
+}
+
+// steps is a path: level over each part, and broken where nothing is known.
+func steps(values []int64, x func(int) int, y func(int64) int) string {
+	var path strings.Builder
+	drawn := false
+	for i, v := range values {
+		if v < 0 {
+			drawn = false
+			continue
+		}
+		if drawn {
+			fmt.Fprintf(&path, "V%d", y(v))
+		} else {
+			fmt.Fprintf(&path, "M%d %d", x(i), y(v))
+		}
+		fmt.Fprintf(&path, "H%d", x(i+1))
+		drawn = true
+	}
+	return path.String()
 }

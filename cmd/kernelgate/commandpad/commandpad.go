@@ -99,7 +99,6 @@ func (p *Pad) routes() {
 	p.mux.HandleFunc("GET /upgrades/{id}/approve", p.page(p.signedIn(p.approve)))
 	p.mux.HandleFunc("GET /upgrades/{id}/emergency", p.page(p.signedIn(p.emergency)))
 	p.mux.HandleFunc("GET /new", p.page(p.signedIn(p.propose)))
-	p.mux.HandleFunc("POST /new/policy", p.own(p.foresee))
 	p.mux.HandleFunc("GET /rollback", p.page(p.signedIn(p.rollback)))
 	p.mux.HandleFunc("GET /registry", p.page(p.signedIn(p.registryPage)))
 	p.mux.HandleFunc("GET /registry/key", p.page(p.signedIn(p.enrolKey)))
@@ -139,7 +138,10 @@ func (p *Pad) page(h func(http.ResponseWriter, *http.Request) error) http.Handle
 	}
 }
 
-var errSignIn = errors.New("sign in first")
+var (
+	errSignIn = errors.New("sign in first")
+	errBusy   = errors.New("too many sign in")
+)
 
 type problem struct {
 	Status        int
@@ -155,6 +157,9 @@ func (p *Pad) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, errRefused) {
 		what = problem{http.StatusForbidden, "You are not signed in", "The sign-in was refused, or it took too long. Start again; if it stays so, ask an operator: the gateway's log says why."}
 		p.Logger.WarnContext(r.Context(), "a sign-in was refused", "path", r.URL.Path, "err", err)
+	} else if errors.Is(err, errBusy) {
+		w.Header().Set("Retry-After", "1")
+		what = problem{http.StatusTooManyRequests, "Too many sign in at this moment", "Try again in a few seconds."}
 	} else if errors.Is(err, workflow.ErrNotFound) {
 		what = problem{http.StatusNotFound, "There is nothing here", "The address may be mistyped, or the upgrade belongs to another gateway."}
 	} else {

@@ -219,5 +219,4 @@ func ruleChanges(before, after *keyregistry.Rules) (out []string) {
 // unclear is a call whose content makes no sense, with the words for people.
 type unclear string
 
-func (e unclear) Error() string        { return string(e) }
-func (e unclear) Is(target error) bool { return target == errUnclear }
+func (e unclear) Error() string { return string(e) }

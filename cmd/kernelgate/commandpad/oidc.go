@@ -88,6 +88,9 @@ func (p *Pad) beginOIDC(w http.ResponseWriter, r *http.Request) error {
 	if p.provider == nil {
 		return workflow.ErrNotFound
 	}
+	if !p.rate.take(p.Clock()) {
+		return errBusy
+	}
 	_, config, err := p.provider.discover(r.Context())
 	if err != nil {
 		return err
@@ -98,7 +101,7 @@ func (p *Pad) beginOIDC(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	text, hash := account.NewSecret()
-	if err := p.Accounts.PutSecret(r.Context(), account.OIDC, hash, body, p.Clock().Add(ceremonyTime)); err != nil {
+	if err := p.Accounts.PutSecret(r.Context(), account.OIDC, hash, "", body, p.Clock().Add(ceremonyTime)); err != nil {
 		return err
 	}
 	http.SetCookie(w, &http.Cookie{Name: p.cookieName(oidcCookie), Value: text, Path: "/", MaxAge: int(ceremonyTime.Seconds()), Secure: p.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode})
@@ -120,15 +123,14 @@ func (p *Pad) finishOIDC(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return errors.Join(errRefused, err)
 	}
-	a, err := p.Accounts.Account(r.Context(), who.Person)
-	if errors.Is(err, workflow.ErrNotFound) {
-		a, err = account.Account{Person: who.Person, Passkeys: []byte("[]")}, nil
-	}
+	err = p.Accounts.ChangeAccount(r.Context(), who.Person, "", func(a *account.Account, exists bool) error {
+		if !exists {
+			a.Passkeys = []byte("[]")
+		}
+		a.Role = who.Role // the configuration's word counts
+		return nil
+	})
 	if err != nil {
-		return err
-	}
-	a.Role = who.Role // the configuration's word counts
-	if err := p.Accounts.PutAccount(r.Context(), a); err != nil {
 		return err
 	}
 	if err := p.open(w, r, user(who)); err != nil {

@@ -23,9 +23,6 @@ const maxCeremony = 64 << 10
 // errRefused is shown as it is; what was wrong in detail helps only attackers.
 var errRefused = errors.New("that did not work")
 
-// errUnclear is a call whose content makes no sense.
-var errUnclear = errors.New("not filled in")
-
 // own answers calls of these very pages in JSON.
 func (p *Pad) own(h func(http.ResponseWriter, *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -50,12 +47,8 @@ func (p *Pad) own(h func(http.ResponseWriter, *http.Request) (any, error)) http.
 			http.Error(w, "That did not work. Start again; if it stays so, ask an operator for a new link.", http.StatusUnauthorized)
 			return
 		}
-		if errors.Is(err, errUnclear) {
-			text := "This is not filled in as it must be yet."
-			if said := unclear(""); errors.As(err, &said) {
-				text = string(said)
-			}
-			http.Error(w, text, http.StatusBadRequest)
+		if said := unclear(""); errors.As(err, &said) {
+			http.Error(w, string(said), http.StatusBadRequest)
 			return
 		}
 		if err != nil {
@@ -87,11 +80,13 @@ func holderOf(a account.Account) (*holder, error) {
 	return h, json.Unmarshal(a.Passkeys, &h.credentials)
 }
 
-func (p *Pad) keep(r *http.Request, h *holder) (err error) {
-	if h.Passkeys, err = json.Marshal(h.credentials); err != nil {
-		return err
+// change puts what f makes of an account's credentials into it.
+func change(a *account.Account, f func(list []webauthn.Credential) []webauthn.Credential) error {
+	h, err := holderOf(*a)
+	if err == nil {
+		a.Passkeys, err = json.Marshal(f(h.credentials))
 	}
-	return p.Accounts.PutAccount(r.Context(), h.Account)
+	return err
 }
 
 // ceremony is what is kept between the two steps of a WebAuthn exchange.
@@ -109,7 +104,7 @@ func (p *Pad) begin(w http.ResponseWriter, r *http.Request, c ceremony) error {
 	}
 	text, hash := account.NewSecret()
 	p.setCookie(w, "ceremony", text, ceremonyTime)
-	return p.Accounts.PutSecret(r.Context(), account.Ceremony, hash, body, p.Clock().Add(ceremonyTime))
+	return p.Accounts.PutSecret(r.Context(), account.Ceremony, hash, c.Person, body, p.Clock().Add(ceremonyTime))
 }
 
 // finish is the exchange under way, which is over with it.
@@ -164,12 +159,20 @@ func (p *Pad) finishSignIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return errors.Join(errRefused, err)
 	}
-	for i := range who.credentials {
-		if bytes.Equal(who.credentials[i].ID, credential.ID) {
-			who.credentials[i] = *credential // its counter went on
+	err = p.Accounts.ChangeAccount(r.Context(), who.Person, "", func(a *account.Account, exists bool) error {
+		if !exists {
+			return workflow.ErrNotFound // closed since
 		}
-	}
-	if err := p.keep(r, who); err != nil {
+		return change(a, func(list []webauthn.Credential) []webauthn.Credential {
+			for i := range list {
+				if bytes.Equal(list[i].ID, credential.ID) {
+					list[i] = *credential // its counter went on
+				}
+			}
+			return list
+		})
+	})
+	if err != nil {
 		return err
 	}
 	return p.open(w, r, user{who.Person, who.Role})
@@ -243,11 +246,11 @@ func (p *Pad) finishEnrolment(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return errors.Join(errRefused, err)
 	}
-	if _, err := p.Accounts.TakeSecret(r.Context(), account.Invitation, c.Invitation); err != nil {
-		return err
-	}
-	h.credentials = append(h.credentials, *credential)
-	if err := p.keep(r, h); err != nil {
+	err = p.Accounts.ChangeAccount(r.Context(), c.Person, c.Invitation, func(a *account.Account, _ bool) error {
+		a.Role = c.Role
+		return change(a, func(list []webauthn.Credential) []webauthn.Credential { return append(list, *credential) })
+	})
+	if err != nil {
 		return err
 	}
 	return p.open(w, r, user{h.Person, h.Role})
@@ -261,5 +264,5 @@ func Invite(ctx context.Context, accounts account.Store, origin string, person e
 		return "", err
 	}
 	text, hash := account.NewSecret()
-	return origin + "/enrol#" + text, accounts.PutSecret(ctx, account.Invitation, hash, body, until)
+	return origin + "/enrol#" + text, accounts.PutSecret(ctx, account.Invitation, hash, person, body, until)
 }

@@ -1,9 +1,7 @@
 package commandpad
 
 import (
-	"errors"
 	"net/http"
-	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -84,30 +82,6 @@ func (p *Pad) proposal(w http.ResponseWriter, r *http.Request, u user, of *workf
 	}
 	p.render(w, r, http.StatusOK, "propose", frame{Title: title, User: u, Place: "new", Page: page})
 	return nil
-}
-
-// foresee is what the policy would say about a manifest. Nothing is stored.
-func (p *Pad) foresee(_ http.ResponseWriter, r *http.Request) (any, error) {
-	if _, err := p.user(r); err != nil {
-		return nil, err
-	}
-	var m upgrade.Manifest
-	if err := json.UnmarshalRead(r.Body, &m, json.RejectUnknownMembers(true)); err != nil {
-		return nil, errors.Join(errUnclear, err)
-	}
-	if !slices.Contains(p.Targets, m.Target.Name) {
-		return nil, errUnclear
-	}
-	d, err := p.Engine.Preview(r.Context(), m)
-	if err != nil {
-		return nil, err
-	}
-	return foreseen{d.Allow, d.Violations}, nil
-}
-
-type foreseen struct {
-	Allow      bool                `json:"allow"`
-	Violations []upgrade.Violation `json:"violations"`
 }
 
 func whyNotPropose(reg *keyregistry.Registry, u user, data proposal) string {

@@ -57,7 +57,7 @@ func TestSignInFlood(t *testing.T) {
 	if got := send("/enrolment/begin"); got != http.StatusTooManyRequests || stored != signAhead {
 		t.Errorf("answered %d, and %d calls came through where %d may", got, stored, signAhead)
 	}
-	if got := send("/new/policy"); got != http.StatusOK {
+	if got := send(reviewPath); got != http.StatusOK {
 		t.Errorf("a call that needs a session answers %d", got)
 	}
 	now = now.Add(time.Second)

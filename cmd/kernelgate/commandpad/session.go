@@ -128,7 +128,7 @@ func (p *Pad) open(w http.ResponseWriter, r *http.Request, u user) error {
 		return err
 	}
 	text, hash := account.NewSecret()
-	if err := p.Accounts.PutSecret(r.Context(), account.Session, hash, body, p.Clock().Add(sessionTime)); err != nil {
+	if err := p.Accounts.PutSecret(r.Context(), account.Session, hash, u.Person, body, p.Clock().Add(sessionTime)); err != nil {
 		return err
 	}
 	p.setCookie(w, "session", text, sessionTime)

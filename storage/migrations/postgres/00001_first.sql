@@ -118,6 +118,7 @@ CREATE TABLE accounts (
 CREATE TABLE secrets (
     hash TEXT COLLATE "C" PRIMARY KEY,
     kind TEXT COLLATE "C" NOT NULL,
+    person TEXT COLLATE "C" NOT NULL,
     body BYTEA NOT NULL,
     until BIGINT NOT NULL
 );

@@ -117,6 +117,7 @@ CREATE TABLE accounts (
 CREATE TABLE secrets (
     hash TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
+    person TEXT NOT NULL,
     body BLOB NOT NULL,
     until INTEGER NOT NULL
 ) STRICT;

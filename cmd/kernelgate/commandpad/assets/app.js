@@ -358,7 +358,7 @@ async function foresee(form) {
   const required = [...form.elements].filter((e) => e.required && e.name !== "artifact" && !e.value.trim());
   if (required.length > 0) { verdict(place, "quiet", "The policy is asked as soon as the fields are filled in."); return; }
   try {
-    const d = await call("POST", "/new/policy", draft(form, about, "sha256:" + "0".repeat(64)));
+    const d = await call("POST", "/v1/policy/preview", draft(form, about, "sha256:" + "0".repeat(64)));
     if (d.allow) verdict(place, "good", "The policy would allow it.", d.violations);
     else verdict(place, "bad", "The policy would deny it. You may propose it all the same, but nobody could approve it as it is.", d.violations);
   } catch (error) { verdict(place, "warn", error.message); }
