@@ -112,7 +112,7 @@ func serveGuard(ctx context.Context, c *Config, config guard.Config, o guardOpti
 	if err := g.CheckPolicy(); err != nil {
 		return err
 	}
-	l, err := c.Guard.endpoint().Listen()
+	l, err := reporting(c.Guard.endpoint(), log).Listen()
 	if err != nil {
 		return err
 	}

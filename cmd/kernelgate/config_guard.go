@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -103,6 +104,18 @@ func (g *Guard) endpoint() guard.Endpoint {
 	e := guard.Endpoint{Address: g.Address, Cert: g.TLS.Cert, Key: g.TLS.Key, CA: g.TLS.CA}
 	if g.managed() {
 		e.Address = "unix:" + g.Socket
+	}
+	return e
+}
+
+// reporting says in the log what becomes of the endpoint's TLS files.
+func reporting(e guard.Endpoint, log *slog.Logger) guard.Endpoint {
+	e.Log = func(message string, err error) {
+		if err != nil {
+			log.Error(message, "err", err)
+			return
+		}
+		log.Info(message)
 	}
 	return e
 }

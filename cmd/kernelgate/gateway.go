@@ -38,7 +38,7 @@ type gateway struct {
 // assemble opens the parts. The guard is asked nothing yet.
 func assemble(ctx context.Context, c *Config, log *slog.Logger) (g *gateway, err error) {
 	g = &gateway{config: c, log: log, tally: newTally()}
-	if g.guard, err = c.Guard.endpoint().Client(); err != nil {
+	if g.guard, err = reporting(c.Guard.endpoint(), log).Client(); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -1,13 +1,10 @@
 package guard
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 )
@@ -17,7 +14,9 @@ import (
 // certificate: use one that signs for nobody but this guard and its gateways.
 type Endpoint struct {
 	Address       string
-	Cert, Key, CA string // files; with tls only
+	Cert, Key, CA string // files, looked at again for each connection; with tls only
+	// Log, where set, is told when the files were replaced, or cannot be read again.
+	Log func(message string, err error)
 }
 
 // Check refuses an address of neither form. It opens no file.
@@ -35,16 +34,15 @@ func (e Endpoint) Listen() (net.Listener, error) {
 	if path != "" {
 		return Listen(path)
 	}
-	config, pool, err := e.tls()
+	files, err := openTLS(e)
 	if err != nil {
 		return nil, err
 	}
-	config.ClientCAs, config.ClientAuth = pool, tls.RequireAndVerifyClientCert
 	l, err := net.Listen("tcp", host)
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	return tls.NewListener(l, config), nil
+	return files.listen(l), nil
 }
 
 // Client makes the gateway's side. It connects when called.
@@ -56,12 +54,11 @@ func (e Endpoint) Client() (*Client, error) {
 	if path != "" {
 		return NewClient(path), nil
 	}
-	config, pool, err := e.tls()
+	files, err := openTLS(e)
 	if err != nil {
 		return nil, err
 	}
-	config.RootCAs = pool
-	return newClient("https://"+host, &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: 10 * time.Second, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: time.Minute}), nil
+	return newClient("https://"+host, &http.Transport{DialTLSContext: files.dial, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: time.Minute}), nil
 }
 
 func (e Endpoint) parse() (path, host string, err error) {
@@ -73,20 +70,4 @@ func (e Endpoint) parse() (path, host string, err error) {
 		return "", "", fmt.Errorf("guard: the address %.200q is neither unix:/path nor tls://host:port", e.Address)
 	}
 	return "", u.Host, nil
-}
-
-func (e Endpoint) tls() (*tls.Config, *x509.CertPool, error) {
-	cert, err := tls.LoadX509KeyPair(e.Cert, e.Key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("guard: certificate and key: %w", err)
-	}
-	ca, err := os.ReadFile(e.CA)
-	if err != nil {
-		return nil, nil, fmt.Errorf("guard: CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return nil, nil, fmt.Errorf("guard: %s holds no certificate", e.CA)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}, pool, nil
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -305,6 +306,69 @@ func TestMutualTLS(t *testing.T) {
 	bare := http.Client{Transport: &http.Transport{}}
 	if r, err := bare.Post("http://"+l.Addr().String()+pathStatus, "", strings.NewReader("{}")); err == nil && r.StatusCode == 200 {
 		t.Fatal("answered without TLS")
+	}
+}
+
+// Files that are replaced hold for the next connection on both sides, also the
+// CA: who was known by the old one alone is a stranger then. A certificate
+// without its key is not taken.
+func TestReplacedTLSFiles(t *testing.T) {
+	w := newWorld(t)
+	ours, next := newAuthority(t), newAuthority(t)
+	said := make(chan string, 100)
+	server := ours.endpoint("server", "tls://127.0.0.1:0", x509.ExtKeyUsageServerAuth)
+	server.Log = func(message string, err error) { said <- fmt.Sprint(message, err) }
+	l := must(server.Listen())
+	serve(t, w.guard, l)
+	address := "tls://" + l.Addr().String()
+	c := must(ours.endpoint("client", address, x509.ExtKeyUsageClientAuth).Client())
+	defer c.Close()
+	stays := ours.endpoint("stays", address, x509.ExtKeyUsageClientAuth)
+	newServer, newClient := next.endpoint("server", address, x509.ExtKeyUsageServerAuth), next.endpoint("client", address, x509.ExtKeyUsageClientAuth)
+	move := func(from string, to ...string) {
+		for _, name := range to {
+			w.ok(os.WriteFile(filepath.Join(ours.dir, name), must(os.ReadFile(from)), 0o600))
+		}
+	}
+	move(newServer.Cert, "server") // its key is missing
+	for end, found := time.Now().Add(time.Minute), false; !found; {
+		must(c.Status(t.Context()))
+		c.Close()
+		select {
+		case text := <-said:
+			found = strings.Contains(text, "could not be read again") && strings.Contains(text, "private key")
+		case <-time.After(10 * time.Millisecond):
+			if time.Now().After(end) {
+				t.Fatal("nobody is told that the files do not go together")
+			}
+		}
+	}
+	stays.CA = filepath.Join(t.TempDir(), "ca")
+	w.ok(os.WriteFile(stays.CA, must(os.ReadFile(newServer.CA)), 0o600)) // it would know the guard
+	stranger := must(stays.Client())
+	defer stranger.Close()
+	move(newServer.Key, "server.key")
+	move(newClient.Cert, "client")
+	move(newClient.Key, "client.key")
+	move(newClient.CA, "ca")
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		c.Close() // a new connection
+		_, err := c.Status(t.Context())
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		stranger.Close()
+		if _, err := stranger.Status(t.Context()); err != nil && strings.Contains(err.Error(), "tls:") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("who left the CA is still let in")
+		}
 	}
 }
 
