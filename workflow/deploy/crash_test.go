@@ -20,7 +20,11 @@ const crashDir = "KERNELGATE_TEST_CRASH_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
-		if err := applyUntilKilled(dir); err != nil {
+		work := applyUntilKilled
+		if kind := os.Getenv(crashKind); kind != "" {
+			work = func(dir string) error { return applyOnce(kind, dir) }
+		}
+		if err := work(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

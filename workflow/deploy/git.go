@@ -23,7 +23,7 @@ type GitConfig struct {
 	Remote  string // URL or path; no password in it, git's credential helpers and ssh keys have those
 	Branch  string // such as "main"
 	Path    string // directory in the repository that holds the target; "" for all of it
-	Dir     string // the deployer's own bare clone, made where it is missing
+	Dir     string // the deployer's own bare clone, made where it is missing; no other process uses it
 	Author  string // "Name <address>" of the commits
 	Timeout time.Duration
 	Limits  Limits
@@ -54,11 +54,34 @@ func OpenGit(ctx context.Context, config GitConfig) (*Git, error) {
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("gitops target: %w", err)
 	}
+	if err := g.tidy(); err != nil {
+		return nil, fmt.Errorf("gitops target: %w", err)
+	}
 	if _, err := g.git(ctx, nil, nil, "init", "--quiet", "--bare", "--template="); err != nil {
 		return nil, fmt.Errorf("gitops target: %w", err)
 	}
 	return g, nil
 }
+
+// tidy removes what a process left that died in the middle: what it unpacked, and
+// locks, for which git would wait for ever.
+func (g *Git) tidy() error {
+	for _, pattern := range []string{workDir + "*", "*.lock", "refs/kernelgate/*.lock"} {
+		left, err := filepath.Glob(filepath.Join(g.config.Dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, name := range left {
+			if err := os.RemoveAll(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// workDir begins the names, in the clone, of directories where artifacts are unpacked.
+const workDir = "kernelgate-"
 
 func (g *Git) check(ctx context.Context) error {
 	c := &g.config

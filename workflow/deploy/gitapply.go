@@ -32,7 +32,7 @@ func (g *Git) apply(ctx context.Context, change workflow.Change) (err error) {
 	if done, err := step(live, change); done || err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp("", "kernelgate-gitops-")
+	work, err := os.MkdirTemp(g.config.Dir, workDir)
 	if err != nil {
 		return err
 	}
