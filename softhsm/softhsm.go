@@ -2,7 +2,7 @@
 // development, and provisions keys in them. It is no place for keys that
 // matter: the token's files and the PIN lie in one directory.
 //
-// Provisioning goes through crypto11, and through miekg/pkcs11 for Ed25519,
+// Provisioning goes through crypto11, and through signer/pkcs11 for Ed25519,
 // which crypto11 lacks. crypto11 wants to initialise the module itself, so keys
 // are made before the process opens signers in it.
 package softhsm

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +16,9 @@ import (
 	"github.com/kernelgate/kernelgate/signer/gcpkms"
 	"github.com/kernelgate/kernelgate/signer/pkcs11"
 )
+
+// generateTimeout leaves time for a smartcard to make an RSA key.
+const generateTimeout = 3 * time.Minute
 
 // generatedKey is what key generate prints. The URI holds the pin-source,
 // which names the place of a PIN and never the PIN.
@@ -56,6 +60,9 @@ func algorithmFor(uri, flag string) (signer.Algorithm, error) {
 		if err != nil {
 			return "", err
 		}
+		if u.Object == "" || len(u.ID) == 0 {
+			return "", errors.New("a new key's URI has object= and id=, which name it in the token")
+		}
 		inURI = string(u.Algorithm)
 	case strings.HasPrefix(uri, awskms.Scheme):
 		return "", errors.New("keys in AWS KMS are made by aws kms create-key; docs/keys/aws-kms.md says how")
@@ -65,7 +72,11 @@ func algorithmFor(uri, flag string) (signer.Algorithm, error) {
 	if flag != "" && inURI != "" && flag != inURI {
 		return "", fmt.Errorf("--algorithm is %s, and the URI's algorithm is %s", flag, inURI)
 	}
-	return signer.Algorithm(cmp.Or(flag, inURI, string(signer.ECDSAP256SHA256))), nil
+	switch a := signer.Algorithm(cmp.Or(flag, inURI, string(signer.ECDSAP256SHA256))); a {
+	case signer.ECDSAP256SHA256, signer.ECDSAP384SHA384, signer.Ed25519, signer.RSAPSSSHA256, signer.RSAPKCS1SHA256:
+		return a, nil
+	}
+	return "", fmt.Errorf("unknown algorithm %q; see kgctl key generate --help", flag)
 }
 
 func (a *app) generate(ctx context.Context, uri string, algorithm signer.Algorithm) error {
@@ -92,12 +103,12 @@ func (a *app) generate(ctx context.Context, uri string, algorithm signer.Algorit
 			return usageError{err}
 		}
 		u.Algorithm = algorithm
-		if err := generateInToken(u); err != nil {
+		ctx, cancel := context.WithTimeout(ctx, generateTimeout)
+		defer cancel()
+		if err := pkcs11.GenerateKey(ctx, u, pkcs11.Options{PIN: noPIN}); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(ctx, signTimeout)
-		defer cancel()
-		s, err := pkcs11.Open(ctx, u, pkcs11.Options{})
+		s, err := pkcs11.Open(ctx, u, pkcs11.Options{PIN: noPIN})
 		if err != nil {
 			return err
 		}

@@ -1,11 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 
-	p11 "github.com/miekg/pkcs11"
 	"github.com/spf13/cobra"
 
 	"github.com/kernelgate/kernelgate/signer/awskms"
@@ -35,13 +35,16 @@ func (a *app) keyList() *cobra.Command {
 				return usageError{err}
 			}
 			a.say("Reading token %s", u)
-			keys, err := listKeys(u)
+			ctx, cancel := context.WithTimeout(cmd.Context(), signTimeout)
+			defer cancel()
+			found, err := pkcs11.ListKeys(ctx, u, pkcs11.Options{PIN: noPIN})
 			if err != nil {
 				return err
 			}
-			rows := [][]string{{"LABEL", "ID"}}
-			for _, k := range keys {
-				rows = append(rows, []string{k.Label, k.ID})
+			keys, rows := []listedKey{}, [][]string{{"LABEL", "ID"}}
+			for _, k := range found {
+				keys = append(keys, listedKey{fmt.Sprintf("%q", k.Label), fmt.Sprintf("%x", k.ID)})
+				rows = append(rows, []string{keys[len(keys)-1].Label, keys[len(keys)-1].ID})
 			}
 			return a.show(keys, rows)
 		},
@@ -61,23 +64,4 @@ func tokenURI(text string) (u pkcs11.URI, err error) {
 		return u, errors.New("a file holds one key; kgctl key doctor URI looks at it")
 	}
 	return pkcs11.ParseURI(text)
-}
-
-func listKeys(u pkcs11.URI) ([]listedKey, error) {
-	keys := []listedKey{}
-	err := withToken(u, true, func(c *p11.Ctx, session p11.SessionHandle) error {
-		found, err := objects(c, session, p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY))
-		if err != nil {
-			return err
-		}
-		for _, o := range found {
-			got, err := c.GetAttributeValue(session, o, []*p11.Attribute{p11.NewAttribute(p11.CKA_LABEL, nil), p11.NewAttribute(p11.CKA_ID, nil)})
-			if err != nil {
-				return err
-			}
-			keys = append(keys, listedKey{fmt.Sprintf("%q", got[0].Value), fmt.Sprintf("%x", got[1].Value)})
-		}
-		return nil
-	})
-	return keys, err
 }

@@ -38,19 +38,6 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
-// A module that hangs is given up, and its failure is the hardware's.
-func TestModuleThatHangs(t *testing.T) {
-	hang := make(chan struct{})
-	defer close(hang)
-	err := guarded(10*time.Millisecond, func() error { <-hang; return nil })
-	if exitCode(err) != exitHardware || !errors.Is(err, signer.ErrUnavailable) {
-		t.Errorf("got %v", err)
-	}
-	if err := guarded(time.Minute, func() error { return signer.ErrPIN }); !errors.Is(err, signer.ErrPIN) {
-		t.Errorf("got %v", err)
-	}
-}
-
 // An approval that is too old is shown as stale, with what to do; once a quorum
 // has decided, those who made it are shown, whatever the time is.
 func TestApprovalsThatDoNotCount(t *testing.T) {

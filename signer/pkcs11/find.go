@@ -63,13 +63,13 @@ func list(items []string) string {
 	return strings.Join(items, ", ")
 }
 
-// maxObjects bounds how many objects a search returns; more than one match is
-// an error anyway.
+// maxObjects bounds how many objects a search for one returns; more than one
+// match is an error anyway.
 const maxObjects = 32
 
-// findObjects is one whole search; the search is always ended, since a session
-// with one open refuses the next.
-func findObjects(c *p11.Ctx, session p11.SessionHandle, template ...*p11.Attribute) (found []p11.ObjectHandle, err error) {
+// findObjects is one whole search for at most most objects; the search is
+// always ended, since a session with one open refuses the next.
+func findObjects(c *p11.Ctx, session p11.SessionHandle, most int, template ...*p11.Attribute) (found []p11.ObjectHandle, err error) {
 	if err := c.FindObjectsInit(session, template); err != nil {
 		return nil, fmt.Errorf("search objects: %w", err)
 	}
@@ -78,8 +78,8 @@ func findObjects(c *p11.Ctx, session p11.SessionHandle, template ...*p11.Attribu
 			found, err = nil, fmt.Errorf("end a search of objects: %w", e)
 		}
 	}()
-	for len(found) < maxObjects {
-		some, _, err := c.FindObjects(session, maxObjects-len(found))
+	for len(found) < most {
+		some, _, err := c.FindObjects(session, most-len(found))
 		if err != nil {
 			return nil, fmt.Errorf("search objects: %w", err)
 		}
@@ -94,15 +94,7 @@ func findObjects(c *p11.Ctx, session p11.SessionHandle, template ...*p11.Attribu
 // findPrivateKey finds the one private key with this label and id; empty ones
 // match any.
 func findPrivateKey(c *p11.Ctx, session p11.SessionHandle, label string, id []byte) (p11.ObjectHandle, error) {
-	template := []*p11.Attribute{p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY)}
-	all := template
-	if label != "" {
-		template = append(template, p11.NewAttribute(p11.CKA_LABEL, label))
-	}
-	if len(id) > 0 {
-		template = append(template, p11.NewAttribute(p11.CKA_ID, id))
-	}
-	found, err := findObjects(c, session, template...)
+	found, err := findObjects(c, session, maxObjects, privateKey(label, id)...)
 	if err != nil {
 		return 0, err
 	}
@@ -110,13 +102,24 @@ func findPrivateKey(c *p11.Ctx, session p11.SessionHandle, label string, id []by
 	case 1:
 		return found[0], nil
 	case 0:
-		others, err := findObjects(c, session, all...)
+		others, err := findObjects(c, session, maxObjects, privateKey("", nil)...)
 		if err != nil {
 			return 0, err
 		}
 		return 0, noKeyError{list(describeAll(c, session, others))}
 	}
 	return 0, keyError("%d private keys match: %s; name one by id= and object=", len(found), list(describeAll(c, session, found)))
+}
+
+func privateKey(label string, id []byte) []*p11.Attribute {
+	template := []*p11.Attribute{p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY)}
+	if label != "" {
+		template = append(template, p11.NewAttribute(p11.CKA_LABEL, label))
+	}
+	if len(id) > 0 {
+		template = append(template, p11.NewAttribute(p11.CKA_ID, id))
+	}
+	return template
 }
 
 // noKeyError: no private key matches. It is a type of its own because a token

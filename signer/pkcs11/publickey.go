@@ -18,10 +18,8 @@ import (
 	"github.com/kernelgate/kernelgate/signer"
 )
 
-// Key types of PKCS #11 v3.0 that the binding does not name.
-const (
-	ckkECEdwards = 0x40
-)
+// ckkECEdwards is PKCS #11 v3.0's; the binding does not name it.
+const ckkECEdwards = 0x40
 
 // readPublicKey finds the public half of a private key: in a public key object
 // with the same CKA_ID (or label, where the key has no id), in a certificate
@@ -82,11 +80,11 @@ func publicCandidates(c *p11.Ctx, session p11.SessionHandle, label, id []byte) (
 		}
 		same = p11.NewAttribute(p11.CKA_LABEL, label)
 	}
-	keys, err := findObjects(c, session, p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY), same)
+	keys, err := findObjects(c, session, maxObjects, p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY), same)
 	if err != nil || len(id) == 0 {
 		return keys, err
 	}
-	certificates, err := findObjects(c, session, p11.NewAttribute(p11.CKA_CLASS, p11.CKO_CERTIFICATE), same)
+	certificates, err := findObjects(c, session, maxObjects, p11.NewAttribute(p11.CKA_CLASS, p11.CKO_CERTIFICATE), same)
 	return append(keys, certificates...), err
 }
 

@@ -121,15 +121,16 @@ func (k *key) repair(how tier, s *session, gen *generation) error {
 	return nil
 }
 
-// explain is the error that the caller gets: what is wrong and whether it may
-// pass.
-func (k *key) explain(err error) error {
+func (k *key) explain(err error) error { return explain(err, k.token.id.label, k.algorithm) }
+
+// explain is the error that the caller gets: what is wrong with the token of
+// this label, and whether it may pass.
+func explain(err error, label string, a signer.Algorithm) error {
 	for _, known := range []error{signer.ErrUnavailable, signer.ErrPIN, signer.ErrKey, signer.ErrBusy, signer.ErrBadSignature} {
 		if errors.Is(err, known) {
 			return err
 		}
 	}
-	label := k.token.id.label
 	switch {
 	case errors.As(err, new(noKeyError)):
 		return fmt.Errorf("%w: token %q has lost the key, or is on its way out: %w", signer.ErrUnavailable, label, err)
@@ -139,7 +140,7 @@ func (k *key) explain(err error) error {
 		return fmt.Errorf("%w: token %q is away: %w", signer.ErrUnavailable, label, err)
 	case is(err, p11.CKR_MECHANISM_INVALID, p11.CKR_MECHANISM_PARAM_INVALID, p11.CKR_KEY_TYPE_INCONSISTENT,
 		p11.CKR_KEY_FUNCTION_NOT_PERMITTED, p11.CKR_KEY_SIZE_RANGE, p11.CKR_DATA_LEN_RANGE, p11.CKR_DATA_INVALID):
-		return keyError("token %q cannot sign %s with it: %w", label, k.algorithm, err)
+		return keyError("token %q cannot sign %s with it: %w", label, a, err)
 	}
 	return fmt.Errorf("%w: token %q: %w", signer.ErrUnavailable, label, err)
 }
