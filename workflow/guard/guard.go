@@ -55,6 +55,7 @@ type Guard struct {
 	building   bool    // a rebuild is under way
 	broken     error   // a write whose outcome is not known
 
+	status    atomic.Pointer[state]
 	snapshots sync.WaitGroup // at most one is being written
 	closing   atomic.Bool
 }
@@ -110,6 +111,7 @@ func open(config Config, fsys files) (*Guard, error) {
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}
+	g.publish()
 	return g, nil
 }
 
@@ -152,16 +154,19 @@ func (g *Guard) ready() error {
 }
 
 // now is the clock, refused while it is behind the highest that was used.
-func (g *Guard) now() (envelope.Time, error) {
+func (g *Guard) now() (envelope.Time, error) { return g.tell(g.mem.clock) }
+
+func (g *Guard) tell(used envelope.Time) (envelope.Time, error) {
 	now := envelope.TimeOf(g.config.Clock())
-	if now.Before(g.mem.clock) {
-		return now, failure.New(failure.TimeInvalid, "the guard's clock says %s, behind %s which it has used; set the clock right", now, g.mem.clock)
+	if now.Before(used) {
+		return now, failure.New(failure.TimeInvalid, "the guard's clock says %s, behind %s which it has used; set the clock right", now, used)
 	}
 	return now, nil
 }
 
 // remember makes a change durable, and then the guard's.
 func (g *Guard) remember(now envelope.Time, c change) error {
+	defer g.publish()
 	c.Clock = now
 	if now.Before(g.mem.clock) {
 		c.Clock = g.mem.clock
@@ -219,27 +224,6 @@ func unavailable(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", workflow.ErrGuardUnavailable, err)
-}
-
-// Status needs no key and no clock.
-func (g *Guard) Status(context.Context) (workflow.GuardStatus, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var s workflow.GuardStatus
-	if g.mem != nil {
-		last := g.mem.regs.Last()
-		s.KernelID, s.RegistryVersion, s.RegistryDigest, s.CheckpointSize = last.KernelID(), last.Version(), last.Digest(), g.mem.last.Size
-		s.Counts, s.Signatures = g.mem.counts, g.mem.counts.Sum()
-	}
-	err := g.ready()
-	if err == nil {
-		_, err = g.now()
-	}
-	s.Ready = err == nil
-	if err != nil {
-		s.Reason = err.Error()
-	}
-	return s, nil
 }
 
 // probeMessage is no DSSE encoding and no note, so its signature is of no use.

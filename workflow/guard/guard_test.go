@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -382,6 +383,24 @@ func TestEmptyMemorySignsNothing(t *testing.T) {
 		if !errors.Is(err, workflow.ErrGuardUnavailable) || !strings.Contains(err.Error(), "empty") {
 			t.Fatal(err)
 		}
+	}
+}
+
+// While a device is slow the guard still says how it is, by its last change.
+func TestStatusWaitsForNothing(t *testing.T) {
+	w := newWorld(t)
+	w.deploy(w.quorum(1, upgrade.None))
+	w.guard.mu.Lock()
+	defer w.guard.mu.Unlock()
+	told := make(chan workflow.GuardStatus, 1)
+	go func() { told <- must(w.guard.Status(context.Background())) }()
+	select {
+	case s := <-told:
+		if !s.Ready || s.Counts.Records != 1 || s.CheckpointSize != w.guard.mem.last.Size {
+			t.Errorf("%+v", s)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("no status while the guard is busy")
 	}
 }
 

@@ -33,6 +33,7 @@ func (g *Guard) rebuild(ctx context.Context, source iter.Seq2[*frame, error]) er
 	m, err := replayAll(ctx, g.config, old, source)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	defer g.publish()
 	g.building = false
 	if err != nil {
 		return err

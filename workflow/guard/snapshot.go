@@ -111,6 +111,7 @@ func (g *Guard) compact() {
 		}
 		if err := g.disk.adopt(s); err != nil {
 			g.broken = err
+			g.publish()
 		}
 	})
 }

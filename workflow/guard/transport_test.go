@@ -197,6 +197,10 @@ func (s stuck) Probe(context.Context) error {
 	return nil
 }
 
+func (s stuck) Status(context.Context) (workflow.GuardStatus, error) {
+	return workflow.GuardStatus{Ready: true}, nil
+}
+
 func TestSaturation(t *testing.T) {
 	s := stuck{entered: make(chan struct{}, maxWaiting), release: make(chan struct{})}
 	path := filepath.Join(t.TempDir(), "s")
@@ -216,6 +220,9 @@ func TestSaturation(t *testing.T) {
 	}
 	if err := c.Probe(t.Context()); !errors.Is(err, workflow.ErrGuardUnavailable) {
 		t.Fatal(err)
+	}
+	if s, err := c.Status(t.Context()); err != nil || !s.Ready {
+		t.Fatalf("a busy guard is taken for dead: %+v %v", s, err)
 	}
 	close(s.release)
 	for range maxWaiting {
