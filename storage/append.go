@@ -80,6 +80,7 @@ func (w *writer) AppendEvent(draft workflow.EventDraft) (workflow.StoredEvent, e
 	p.signed.Add(1)
 	w.store.toSign <- p
 	w.tail.pending = append(w.tail.pending, p)
+	w.tx.wrote = true
 	w.tail.head = head{size: event.Seq + 1, hash: stored.Hash, time: now}
 	return stored, nil
 }
@@ -160,9 +161,13 @@ func (w *writer) knownHashes(indexes []int64) ([]tlog.Hash, error) {
 // insertRows is how many rows one statement inserts.
 const insertRows = 32
 
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
 // insertInto inserts rows that stand one after the other in values, many in one
 // statement: most of an insert's time is the way to the database and back.
-func insertInto(ctx context.Context, tx *sql.Tx, into string, columns int, values []any) error {
+func insertInto(ctx context.Context, tx execer, into string, columns int, values []any) error {
 	for len(values) > 0 {
 		n := min(insertRows, len(values)/columns)
 		if n < insertRows {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
@@ -92,9 +93,14 @@ func (s *db) commit(ctx context.Context, batch []job) {
 	}
 }
 
-// transact runs a batch in one transaction. An error of its commit is no answer;
-// of the attempt the outcome is to be asked.
-func (s *db) transact(ctx context.Context, batch []job) (results []error, a attempt, err error) {
+// errApart says that one caller's function has to be undone and the others'
+// not, for which the batch is to run again, each in a savepoint.
+var errApart = errors.New("a function of the batch failed after it wrote")
+
+// transact runs a batch in one transaction; apart, each caller's function in a
+// savepoint. An error of its commit is no answer; of the attempt the outcome is
+// to be asked.
+func (s *db) transact(ctx context.Context, batch []job, apart bool) (results []error, a attempt, err error) {
 	tx, a, err := s.begin(ctx, s.write)
 	if err != nil {
 		return nil, a, fmt.Errorf("begin: %w", err)
@@ -104,13 +110,17 @@ func (s *db) transact(ctx context.Context, batch []job) (results []error, a atte
 	if err != nil {
 		return nil, a, err
 	}
-	w := &writer{reader: reader{ctx, tx, s.dialect}, store: s, tail: newTail(head)}
+	w := &writer{reader: reader{ctx, &session{Tx: tx}, s.dialect}, store: s, tail: newTail(head)}
+	run := w.together
+	if apart {
+		run = w.apart
+	}
 	results = make([]error, len(batch))
 	for i, j := range batch {
 		if results[i] = j.ctx.Err(); results[i] != nil {
 			continue
 		}
-		if results[i], err = w.runOne(j); err != nil {
+		if results[i], err = run(j); err != nil {
 			return nil, a, err
 		}
 		// While later events are signed, earlier ones are written.
@@ -129,9 +139,23 @@ func (s *db) transact(ctx context.Context, batch []job) (results []error, a atte
 	return results, a, nil
 }
 
-// runOne runs one caller's function in a savepoint, so that its failure undoes
+// together runs one caller's function. Nothing has to be undone of one that
+// fails before it wrote, as nearly all do that fail.
+func (w *writer) together(j job) (result, err error) {
+	w.tx.wrote, w.tx.failed = false, false
+	result = call(j.f, w)
+	switch {
+	case result == nil && !w.tx.failed, result != nil && !w.tx.failed && !w.tx.wrote:
+		return result, nil
+	case w.undone(result), errors.Is(result, signer.ErrBadSignature):
+		return nil, result
+	}
+	return nil, errApart
+}
+
+// apart runs one caller's function in a savepoint, so that its failure undoes
 // nothing of the others'.
-func (w *writer) runOne(j job) (result, err error) {
+func (w *writer) apart(j job) (result, err error) {
 	if err := w.exec("SAVEPOINT one"); err != nil {
 		return nil, err
 	}

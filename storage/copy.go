@@ -87,7 +87,7 @@ func Copy(ctx context.Context, from, to Database, progress func(table string), c
 		}
 		copied = append(copied, t)
 	}
-	if err := check(&reader{ctx, out, target.dialect}); err != nil {
+	if err := check(&reader{ctx, &session{Tx: out}, target.dialect}); err != nil {
 		return nil, err
 	}
 	return copied, out.Commit()

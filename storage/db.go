@@ -150,5 +150,5 @@ func (s *db) view(ctx context.Context, f func(workflow.Reader) error) error {
 		return err
 	}
 	defer tx.Rollback()
-	return f(&reader{ctx, tx, s.dialect})
+	return f(&reader{ctx, &session{Tx: tx}, s.dialect})
 }

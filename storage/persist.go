@@ -38,11 +38,15 @@ var ErrOutcomeUnknown = fmt.Errorf("%w: it is not known whether this was written
 func (s *db) persist(ctx context.Context, batch []job) ([]error, error) {
 	// Not a caller's context: one who leaves must not undo the others' work. Nor
 	// the store's: what is begun when it closes is brought to its end.
-	end := time.Now().Add(s.patience)
+	end, apart := time.Now().Add(s.patience), false
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.attemptTime)
-		results, a, err := s.transact(limited, batch)
+		results, a, err := s.transact(limited, batch, apart)
 		cancel()
+		if !apart && (errors.Is(err, errApart) || aborted(err)) {
+			apart = true
+			continue
+		}
 		if err == nil || !s.lost(err) {
 			return results, err
 		}

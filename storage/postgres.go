@@ -187,4 +187,11 @@ func (*postgresDialect) undone(err error) bool {
 	return errors.As(err, &refused) && slices.ContainsFunc(passing, func(code string) bool { return strings.HasPrefix(refused.Code, code) })
 }
 
+// aborted: somebody passed over an error, after which PostgreSQL refuses all
+// that follows in the transaction, and turns its commit into a rollback.
+func aborted(err error) bool {
+	refused := new(pgconn.PgError)
+	return errors.As(err, &refused) && refused.Code == "25P02" || errors.Is(err, pgx.ErrTxCommitRollback)
+}
+
 func (d *postgresDialect) lost(err error) bool { return d.undone(err) || disconnected(err) }

@@ -25,7 +25,7 @@ const (
 // reader reads inside one transaction.
 type reader struct {
 	ctx context.Context
-	tx  *sql.Tx
+	tx  *session
 	dialect
 }
 
