@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/storage/auditlog/history"
+	"github.com/kernelgate/kernelgate/workflow/client"
 )
 
 // auditPage is how many events are asked for at once, the most that the API gives.
@@ -92,12 +94,22 @@ func (s *session) claim(ctx context.Context) (history.Claim, int64, error) {
 }
 
 // leaves are the leaves of the events below end, from the gateway page by page.
+// What the gateway does not give is the first bad event: one that is missing,
+// or that it cannot read itself, which is looked for in ever smaller pages.
 func (s *session) leaves(ctx context.Context, end int64) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
+		limit := int64(auditPage)
 		for from := int64(0); from < end; {
-			page, err := s.Events(ctx, from, int(min(auditPage, end-from)))
-			if err == nil && len(page.Events) == 0 {
-				err = failure.New(failure.AuditProofInvalid, "event %d: the gateway does not give it, though its checkpoint seals %d", from, end)
+			page, err := s.Events(ctx, from, int(min(limit, end-from)))
+			var refused *client.Error
+			switch {
+			case errors.As(err, &refused) && refused.Class() != "" && limit > 1:
+				limit /= 2
+				continue
+			case errors.As(err, &refused) && refused.Class() != "":
+				err = &history.RowError{Seq: from, Err: failure.New(refused.Class(), "event %d: the gateway cannot read it: %s", from, refused.Detail)}
+			case err == nil && len(page.Events) == 0:
+				err = &history.RowError{Seq: from, Err: failure.New(failure.AuditProofInvalid, "event %d: the gateway does not give it, though its checkpoint seals %d", from, end)}
 			}
 			if err != nil {
 				yield(nil, err)
