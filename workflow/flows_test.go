@@ -3,6 +3,7 @@ package workflow_test
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,7 @@ func TestHouseNormalRejectedRolledBack(t *testing.T) {
 	if v := h.view(no.UpgradeID); v.Upgrade.State != workflow.StateRejected || v.Next.Action != workflow.ActNone {
 		t.Fatal(v.Upgrade.State)
 	}
+	wantClass(t, second(h.engine.Submit(t.Context(), workflow.KindManifest, h.seal("ann", envelope.TypeManifest, h.undo(base)))), failure.BaseRevisionMoved)
 	undo := h.through(h.undo(next))
 	h.verify(undo.UpgradeID, upgrade.CaseQuorum)
 	h.until(next.UpgradeID, workflow.StateRolledBack)
@@ -75,6 +77,10 @@ func TestHouseEmergencyRatified(t *testing.T) {
 	v = h.until(p.UpgradeID, workflow.StateCompleted)
 	if file := h.verify(p.UpgradeID, upgrade.CaseEmergency); file.Ratification == nil || len(file.Ratification.Approvers) != 3 || !v.Ratified {
 		t.Fatal("no ratification in the file")
+	}
+	done := h.event(p.UpgradeID, auditlog.UpgradeCompleted).Data
+	if who, _ := done["approvers"].([]string); !slices.Equal(who, []string{"ann", "dan", "eve"}) || done["ratification"] == nil {
+		t.Fatalf("upgrade.completed says %v", done)
 	}
 	// The way is free for another.
 	q := h.propose(h.draft(p))
@@ -178,12 +184,48 @@ func TestHouseEmergencyAbuses(t *testing.T) {
 	if s := h.view(p.UpgradeID).Upgrade.State; s != workflow.StatePendingApproval || h.depot.live["web"] != upgrade.RevisionOf(first.PatchHash) {
 		t.Fatalf("an abuse changed something: %s", s)
 	}
+	// What is never waived: the bytes that the manifest names, and what they go on.
+	file := h.artifactFile(p.PatchHash)
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	wantClass(t, send(p, "ann"), failure.ArtifactMismatch)
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+	h.depot.mu.Lock()
+	h.depot.live["web"] = upgrade.RevisionOf(envelope.DigestOf([]byte("of somebody else")))
+	h.depot.mu.Unlock()
+	wantClass(t, send(p, "ann"), failure.BaseRevisionMoved)
+	h.depot.mu.Lock()
+	h.depot.live["web"] = upgrade.RevisionOf(first.PatchHash)
+	h.depot.mu.Unlock()
 	q := h.propose(h.draft(first))
 	h.submit(workflow.KindTrigger, h.triggerBy(p, "ann"))
 	h.until(p.UpgradeID, workflow.StateEmergencyApplied)
 	wantClass(t, send(q, "bob"), failure.EmergencyNotAllowed)
 	further := h.propose(h.draft(p))
 	wantClass(t, send(further, "bob"), failure.EmergencyNotAllowed)
+	h.checkAll()
+}
+
+// A trigger of a suspended key breaks nothing, nor does one of an upgrade whose
+// time is over, even where the engine has not come to say so.
+func TestHouseEmergencyOfASuspendedKeyOrTooLate(t *testing.T) {
+	h := newHouse(t)
+	h.run()
+	base := h.through(h.draft(nil))
+	p := h.propose(h.draft(base))
+	h.suspend("bob", "ann")
+	wantClass(t, second(h.engine.Submit(t.Context(), workflow.KindTrigger, h.triggerBy(p, "bob"))), failure.KeySuspended)
+	h.stop()
+	h.clock.step(ttl + 1)
+	if _, err := h.engine.Submit(t.Context(), workflow.KindTrigger, h.triggerBy(p, "ann")); !errors.Is(err, workflow.ErrConflict) {
+		t.Fatalf("an emergency of an upgrade whose time is over: %v", err)
+	}
+	if h.depot.live["web"] != upgrade.RevisionOf(base.PatchHash) {
+		t.Fatal("it is live")
+	}
 	h.checkAll()
 }
 
@@ -422,6 +464,27 @@ func TestHouseRotationWhilePending(t *testing.T) {
 	}
 	h.verify(base.UpgradeID, upgrade.CaseQuorum)
 	h.checkAll()
+}
+
+// A new registry without the CI key that reported a test takes its word back: the
+// upgrade pauses by itself.
+func TestHouseRotationOfCI(t *testing.T) {
+	h := newHouse(t)
+	h.run()
+	p := h.tested(nil, "web")
+	h.submit(workflow.KindTestResult, h.result(p.PatchHash, "unit test", "PASSED", 1))
+	h.until(p.UpgradeID, workflow.StatePendingApproval)
+	h.clock.step(1)
+	old, doc := h.id("ci"), h.doc
+	previous := h.reg
+	doc.Version, doc.Previous, doc.IssuedAt, doc.CI = 2, &previous, h.now(), []keyregistry.Person{{ID: "ci", Name: "ci", Keys: h.key("ci")}}
+	doc.Retired = []keyregistry.RetiredKey{{Holder: "ci", KeyID: old}}
+	if err := h.engine.AcceptRegistry(t.Context(), registrytest.Entry(&doc, h.keys["ann"], h.keys["bob"], h.keys["cleo"])); err != nil {
+		t.Fatal(err)
+	}
+	h.until(p.UpgradeID, workflow.StatePaused)
+	h.submit(workflow.KindTestResult, h.result(p.PatchHash, "unit test", "PASSED", 2))
+	h.until(p.UpgradeID, workflow.StatePendingApproval)
 }
 
 // A quorum that waits for its apply is void under a new document.
