@@ -133,6 +133,22 @@ func (e Entry) RequireValid(t envelope.Time) error {
 	return nil
 }
 
+// VerifySigner verifies env's one signature: by a key of the person in the
+// document, of one of the kinds, inside its validity at t.
+func (r *Registry) VerifySigner(env envelope.Envelope, person envelope.ID, t envelope.Time, kinds ...Kind) (Entry, error) {
+	entry, err := r.Lookup(env.Signatures[0].KeyID)
+	if err != nil {
+		return entry, err
+	}
+	if err := entry.Require(person, kinds...); err != nil {
+		return entry, err
+	}
+	if err := entry.RequireValid(t); err != nil {
+		return entry, err
+	}
+	return entry, r.Verify(entry, env)
+}
+
 // Verify checks one signature object of env under the key. A key that signs in
 // a browser verifies only with its assertion, every other key only without
 // (PROTOCOL section 3). Classes: webauthn_invalid, signature_invalid.

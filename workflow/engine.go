@@ -78,7 +78,7 @@ type Engine struct {
 	mu       sync.Mutex
 	halted   error // why no work is done; nil while it is
 	forked   bool  // no later look at the guard mends that
-	regs     upgrade.Registries
+	regs     keyregistry.Chain
 	inFlight map[envelope.UUID]*Upgrade // what is worked on; a row where it is to be taken up again
 	attempts map[envelope.UUID]int
 }
@@ -119,7 +119,7 @@ func (e *Engine) update(ctx context.Context, f func(Tx) error) error {
 func (e *Engine) poke() { signal(e.wake) }
 
 // registries is the accepted chain, verified again only where it grew.
-func (e *Engine) registries(r Reader) (upgrade.Registries, error) {
+func (e *Engine) registries(r Reader) (keyregistry.Chain, error) {
 	version, newest, err := r.NewestRegistry()
 	if err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func (e *Engine) registries(r Reader) (upgrade.Registries, error) {
 	if err != nil {
 		return nil, err
 	}
-	regs, err := upgrade.AcceptAll(e.Root, entries)
+	regs, err := keyregistry.AcceptChain(e.Root, entries)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func (k *kernel) SignRecord(ctx context.Context, b upgrade.QuorumBundle, p workf
 	if k.down {
 		return envelope.Envelope{}, workflow.ErrGuardUnavailable
 	}
-	regs, err := upgrade.AcceptAll(k.w.root, []keyregistry.SignedDocument{k.w.entry})
+	regs, err := keyregistry.AcceptChain(k.w.root, []keyregistry.SignedDocument{k.w.entry})
 	if err != nil {
 		return envelope.Envelope{}, err
 	}

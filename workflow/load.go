@@ -34,7 +34,7 @@ const (
 // dossier is all that is known of one upgrade, as of one transaction.
 type dossier struct {
 	Upgrade
-	regs      upgrade.Registries
+	regs      keyregistry.Chain
 	reg       *keyregistry.Registry // the one in force
 	suspended upgrade.Suspended
 

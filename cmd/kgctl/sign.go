@@ -88,7 +88,7 @@ func (a *app) signDecision(ctx context.Context, verb string, f decisionFlags) er
 		return err
 	}
 	defer key.Close()
-	s := &session{regs: upgrade.Registries{reg}}
+	s := &session{regs: keyregistry.Chain{reg}}
 	id, err := a.signatory(s, envelope.KeyID(key.Public().KeyID()), keyregistry.KindApprover)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (a *app) offlineRegistry(files []string) (*keyregistry.Registry, error) {
 		}
 		entries = append(entries, f.SignedDocument)
 	}
-	regs, err := upgrade.AcceptAll(root, entries)
+	regs, err := keyregistry.AcceptChain(root, entries)
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}

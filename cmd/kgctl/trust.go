@@ -15,7 +15,6 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/workflow/client"
-	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 // session is one gateway with the registry that it showed, verified from the
@@ -23,7 +22,7 @@ import (
 type session struct {
 	*client.Client
 	root      envelope.Digest
-	regs      upgrade.Registries
+	regs      keyregistry.Chain
 	suspended map[envelope.KeyID]bool
 }
 
@@ -55,7 +54,7 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	if s.root, err = a.pinnedRoot(old, chain); err != nil {
 		return nil, err
 	}
-	if s.regs, err = upgrade.AcceptAll(s.root, chain.Entries); err != nil {
+	if s.regs, err = keyregistry.AcceptChain(s.root, chain.Entries); err != nil {
 		return nil, fmt.Errorf("the gateway's registry: %w", err)
 	}
 	if old != nil && (s.registry().Version() < old.Version || s.regs[old.Version-1].Digest() != old.Digest) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tyler-smith/go-bip39/wordlists"
 
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/keyregistry/registrytest"
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
@@ -67,7 +68,7 @@ func TestApprovalsThatDoNotCount(t *testing.T) {
 	seats := func(state client.State, records []client.Record) map[envelope.ID]upgrade.Seat {
 		r := &reading{manifest: &m, digest: manifest.PayloadDigest(), tests: map[string]upgrade.TestResult{}, detail: client.UpgradeDetail{Records: records}}
 		r.detail.Upgrade.State = state
-		must(t, (&app{now: late}).judge(&session{regs: upgrade.Registries{f.Registry}}, r))
+		must(t, (&app{now: late}).judge(&session{regs: keyregistry.Chain{f.Registry}}, r))
 		found := map[envelope.ID]upgrade.Seat{}
 		for _, seat := range r.count.Seats {
 			found[seat.Person] = seat

@@ -3,6 +3,7 @@ package auditlog
 import (
 	"context"
 
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
@@ -56,6 +57,29 @@ func OpenDelegation(env envelope.Envelope) (EventKey, error) {
 	}
 	k.Public, err = k.check()
 	return k, err
+}
+
+// VerifyDelegation verifies the delegation that an audit.key_delegated event
+// carries: by an audit key of any document of the chain in which the key is
+// valid at the event's time, and introducing the very key that signs the event.
+func VerifyDelegation(chain keyregistry.Chain, event Event) (EventKey, error) {
+	env, err := event.Delegation()
+	if err != nil {
+		return EventKey{}, err
+	}
+	key, err := OpenDelegation(env)
+	if err != nil {
+		return key, err
+	}
+	if key.KernelID != event.KernelID || key.EventKeyID != event.KeyID {
+		return key, proofInvalid("event %d introduces another key than the one that signs it", event.Seq)
+	}
+	for _, reg := range chain {
+		if _, err = reg.VerifySigner(env, keyregistry.KernelHolder, event.Time, keyregistry.KindKernelAudit); err == nil {
+			return key, nil
+		}
+	}
+	return key, failure.Reclass(failure.AuditProofInvalid, err)
 }
 
 func (d *Delegation) check() (signer.PublicKey, error) {

@@ -13,19 +13,18 @@ import (
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow"
-	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 // Verifier judges messages one by one, each by itself, from the registry alone.
 // It does no IO and keeps nothing: that a stream has no gap (each event's
 // prevHash is the hash of the one before, seq by seq) is its reader's to see.
-type Verifier struct{ regs upgrade.Registries }
+type Verifier struct{ regs keyregistry.Chain }
 
 // NewVerifier takes the registry's chain, from the pinned root on. The chain
 // itself is in the stream, in the records of kind registry-entry, and at the
 // gateway's /v1/registry.
 func NewVerifier(root envelope.Digest, entries []keyregistry.SignedDocument) (*Verifier, error) {
-	regs, err := upgrade.AcceptAll(root, entries)
+	regs, err := keyregistry.AcceptChain(root, entries)
 	return &Verifier{regs}, err
 }
 

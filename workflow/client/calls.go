@@ -99,7 +99,7 @@ func (c *Client) Checkpoint(ctx context.Context) (string, error) {
 	return string(note), err
 }
 
-// Registry is the chain of registry entries; upgrade.AcceptAll judges it.
+// Registry is the chain of registry entries; keyregistry.AcceptChain judges it.
 func (c *Client) Registry(ctx context.Context) ([]keyregistry.SignedDocument, error) {
 	chain, err := c.RegistryChain(ctx)
 	return chain.Entries, err

@@ -20,7 +20,7 @@ import (
 type memory struct {
 	clock       envelope.Time // the highest that was used
 	registry    []keyregistry.SignedDocument
-	regs        upgrade.Registries
+	regs        keyregistry.Chain
 	suspensions []envelope.Envelope // under the newest document
 	suspended   map[envelope.KeyID]bool
 	eventKeys   map[envelope.KeyID]eventKeyMemory

@@ -8,12 +8,11 @@ import (
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow"
-	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 // auditKeys are the Kernel's audit keys of every document that was accepted: a
 // checkpoint by a key that left the registry since is still the guard's own.
-func (g *Guard) auditKeys(regs upgrade.Registries) []keyregistry.Key {
+func (g *Guard) auditKeys(regs keyregistry.Chain) []keyregistry.Key {
 	var keys []keyregistry.Key
 	seen := map[envelope.KeyID]bool{}
 	for _, reg := range regs {

@@ -13,7 +13,7 @@ const maxEventDistance = 600
 
 // verifyAudit verifies a bundle file's audit part and returns the size of the
 // log that its checkpoint seals.
-func verifyAudit(raw []byte, regs Registries, v *FileVerdict) (int64, error) {
+func verifyAudit(raw []byte, regs keyregistry.Chain, v *FileVerdict) (int64, error) {
 	if raw == nil {
 		return 0, failure.New(failure.AuditProofInvalid, "the file has no audit part")
 	}
@@ -36,7 +36,7 @@ func verifyAudit(raw []byte, regs Registries, v *FileVerdict) (int64, error) {
 // verifyEntries verifies every entry: in the tree, in order, at no earlier time
 // than the one before, of this Kernel, and signed by an event key that an entry
 // up to this one introduces.
-func verifyEntries(entries []auditlog.Entry, checkpoint auditlog.Checkpoint, regs Registries) ([]auditlog.Event, error) {
+func verifyEntries(entries []auditlog.Entry, checkpoint auditlog.Checkpoint, regs keyregistry.Chain) ([]auditlog.Event, error) {
 	events := make([]auditlog.Event, len(entries))
 	keys := make(map[envelope.KeyID]auditlog.EventKey)
 	for i, e := range entries {
@@ -54,7 +54,7 @@ func verifyEntries(entries []auditlog.Entry, checkpoint auditlog.Checkpoint, reg
 			return nil, failure.New(failure.AuditProofInvalid, "event %d is of %s, before the time of event %d", event.Seq, event.Time, events[i-1].Seq)
 		}
 		if event.Type == auditlog.KeyDelegated {
-			key, err := VerifyDelegation(regs, event)
+			key, err := auditlog.VerifyDelegation(regs, event)
 			if err != nil {
 				return nil, err
 			}
@@ -70,29 +70,6 @@ func verifyEntries(entries []auditlog.Entry, checkpoint auditlog.Checkpoint, reg
 		events[i] = event
 	}
 	return events, nil
-}
-
-// VerifyDelegation verifies the delegation that an audit.key_delegated event
-// carries: by an audit key of any document of the chain in which the key is
-// valid at the event's time, and introducing the very key that signs the event.
-func VerifyDelegation(regs Registries, event auditlog.Event) (auditlog.EventKey, error) {
-	env, err := event.Delegation()
-	if err != nil {
-		return auditlog.EventKey{}, err
-	}
-	key, err := auditlog.OpenDelegation(env)
-	if err != nil {
-		return key, err
-	}
-	if key.KernelID != event.KernelID || key.EventKeyID != event.KeyID {
-		return key, failure.New(failure.AuditProofInvalid, "event %d introduces another key than the one that signs it", event.Seq)
-	}
-	for _, reg := range regs {
-		if _, err = verifySigner(reg, env, KernelID, event.Time, keyregistry.KindKernelAudit); err == nil {
-			return key, nil
-		}
-	}
-	return key, failure.Reclass(failure.AuditProofInvalid, err)
 }
 
 // requireEvents refuses a file whose entries do not show the events that its

@@ -1,7 +1,6 @@
 package upgrade
 
 import (
-	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 )
@@ -61,39 +60,6 @@ func (b *QuorumBundle) Bytes() []byte {
 
 // Digest is the bundleDigest.
 func (b *QuorumBundle) Digest() envelope.Digest { return envelope.DigestOf(b.Bytes()) }
-
-// Registries is an accepted chain of registry documents, in order of version.
-type Registries []*keyregistry.Registry
-
-// AcceptAll accepts a chain of registry entries that begins with the pinned root.
-func AcceptAll(root envelope.Digest, entries []keyregistry.SignedDocument) (Registries, error) {
-	var regs Registries
-	var last *keyregistry.Registry
-	for _, e := range entries {
-		next, err := keyregistry.Accept(last, root, e)
-		if err != nil {
-			return nil, err
-		}
-		regs, last = append(regs, next), next
-	}
-	if last == nil {
-		return nil, failure.New(failure.RegistryRootMismatch, "there is no registry document")
-	}
-	return regs, nil
-}
-
-// Find is the document with this digest. The failure class is registry_chain_broken.
-func (r Registries) Find(digest envelope.Digest) (*keyregistry.Registry, error) {
-	for _, reg := range r {
-		if reg.Digest() == digest {
-			return reg, nil
-		}
-	}
-	return nil, failure.New(failure.RegistryChainBroken, "registry document %s is not in the chain", digest)
-}
-
-// Last is the newest document.
-func (r Registries) Last() *keyregistry.Registry { return r[len(r)-1] }
 
 // Case is which case of PROTOCOL section 8 the bundle's members make it. A
 // ratification cannot be told by them alone; it is never found here.

@@ -32,7 +32,7 @@ type Verdict struct {
 
 // VerifyBundle verifies a bundle of any case but ratification, as of its
 // decidedAt, from its raw records.
-func VerifyBundle(regs Registries, b *QuorumBundle) (*Verdict, error) {
+func VerifyBundle(regs keyregistry.Chain, b *QuorumBundle) (*Verdict, error) {
 	found, err := b.Case()
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func VerifyBundle(regs Registries, b *QuorumBundle) (*Verdict, error) {
 
 // VerifyRatification verifies the ratification of an emergency: the same
 // manifest, and a quorum in time. Tests and policy are not asked again.
-func VerifyRatification(regs Registries, emergency *Verdict, b *QuorumBundle) (*Verdict, error) {
+func VerifyRatification(regs keyregistry.Chain, emergency *Verdict, b *QuorumBundle) (*Verdict, error) {
 	if emergency.Case != CaseEmergency {
 		return nil, failure.New(failure.EmergencyNotAllowed, "only an emergency is ratified")
 	}
@@ -89,7 +89,7 @@ func VerifyRatification(regs Registries, emergency *Verdict, b *QuorumBundle) (*
 
 // begin checks what every case has: the registry document, the manifest with
 // its proposer, and that what stands twice is equal.
-func begin(regs Registries, b *QuorumBundle, c Case) (*Verdict, error) {
+func begin(regs keyregistry.Chain, b *QuorumBundle, c Case) (*Verdict, error) {
 	q := &b.Quorum
 	reg, err := regs.Find(q.RegistryDigest)
 	if err != nil {
@@ -218,7 +218,7 @@ func (v *Verdict) checkEmergency(b *QuorumBundle) error {
 
 // checkNested verifies the earlier decision that an own rollback of the Kernel
 // rests on, in full, and that the rollback takes exactly it back.
-func (v *Verdict) checkNested(regs Registries, n *Nested, want Case) error {
+func (v *Verdict) checkNested(regs keyregistry.Chain, n *Nested, want Case) error {
 	found, err := n.QuorumBundle.Case()
 	if err != nil {
 		return err
@@ -252,7 +252,7 @@ func CheckRollbackOf(m, u *Manifest) error {
 	return nil
 }
 
-func (v *Verdict) checkAutomatic(regs Registries, b *QuorumBundle) error {
+func (v *Verdict) checkAutomatic(regs keyregistry.Chain, b *QuorumBundle) error {
 	if err := checkBare(b); err != nil {
 		return err
 	}
@@ -271,7 +271,7 @@ func (v *Verdict) checkAutomatic(regs Registries, b *QuorumBundle) error {
 	return nil
 }
 
-func (v *Verdict) checkPreapproved(regs Registries, b *QuorumBundle) error {
+func (v *Verdict) checkPreapproved(regs keyregistry.Chain, b *QuorumBundle) error {
 	if err := checkBare(b); err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func VerifyFile(data []byte, root envelope.Digest, withAudit bool) (*FileVerdict
 	if f.MediaType != MediaType {
 		return nil, mismatch("mediaType is %.120q, not %s", f.MediaType, MediaType)
 	}
-	regs, err := AcceptAll(root, f.Registry)
+	regs, err := keyregistry.AcceptChain(root, f.Registry)
 	if err != nil {
 		return nil, err
 	}

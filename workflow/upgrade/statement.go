@@ -108,7 +108,7 @@ func (v *Verdict) verifyStatement(env envelope.Envelope, want Statement) error {
 	if !bytes.Equal(payload, env.Payload) {
 		return mismatch("the Kernel's record does not say what its bundle does")
 	}
-	_, err = verifySigner(v.Registry, env, KernelID, v.DecidedAt, keyregistry.KindKernelRecords)
+	_, err = v.Registry.VerifySigner(env, KernelID, v.DecidedAt, keyregistry.KindKernelRecords)
 	if err != nil {
 		return failure.Reclass(failure.KernelSignatureInvalid, err)
 	}

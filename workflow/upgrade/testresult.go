@@ -61,7 +61,7 @@ func VerifyTestResult(reg *keyregistry.Registry, env envelope.Envelope, patch en
 	if err != nil {
 		return nil, err
 	}
-	_, err = verifySigner(reg, env, entry.ID, t, keyregistry.KindCI)
+	_, err = reg.VerifySigner(env, entry.ID, t, keyregistry.KindCI)
 	return result, err
 }
 

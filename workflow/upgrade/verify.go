@@ -20,29 +20,13 @@ func VerifyManifest(reg *keyregistry.Registry, env envelope.Envelope, t envelope
 	if m.ProposedBy == KernelID {
 		kinds = []keyregistry.Kind{keyregistry.KindKernelRecords}
 	}
-	if _, err := verifySigner(reg, env, m.ProposedBy, t, kinds...); err != nil {
+	if _, err := reg.VerifySigner(env, m.ProposedBy, t, kinds...); err != nil {
 		return nil, err
 	}
 	if m.Timestamp.Sub(t) > Skew {
 		return nil, failure.New(failure.TimeInvalid, "the manifest is of %s, after %s", m.Timestamp, t)
 	}
 	return m, nil
-}
-
-// verifySigner verifies env's one signature: a key of the person in the
-// document, of one of the kinds, inside its validity at t.
-func verifySigner(reg *keyregistry.Registry, env envelope.Envelope, person envelope.ID, t envelope.Time, kinds ...keyregistry.Kind) (keyregistry.Entry, error) {
-	entry, err := reg.Lookup(env.Signatures[0].KeyID)
-	if err != nil {
-		return entry, err
-	}
-	if err := entry.Require(person, kinds...); err != nil {
-		return entry, err
-	}
-	if err := entry.RequireValid(t); err != nil {
-		return entry, err
-	}
-	return entry, reg.Verify(entry, env)
 }
 
 // verifyRecord verifies an approver's record about one manifest.
@@ -64,7 +48,7 @@ func verifyOpened(reg *keyregistry.Registry, m *Manifest, manifestDigest envelop
 	case c.registryDigest != reg.Digest():
 		return keyregistry.Entry{}, failure.New(failure.BindingMismatch, "the record was signed under another registry document, %s; sign it again under version %d", c.registryDigest, reg.Version())
 	}
-	return verifySigner(reg, env, c.person, t, keyregistry.KindApprover)
+	return reg.VerifySigner(env, c.person, t, keyregistry.KindApprover)
 }
 
 // VerifyApproval verifies one approval at time t by all of PROTOCOL section 7

@@ -124,7 +124,7 @@ type world struct {
 	entries       []keyregistry.SignedDocument
 	root          envelope.Digest
 	inForce       envelope.Digest // the document that records name
-	regs          upgrade.Registries
+	regs          keyregistry.Chain
 	decidedAt     envelope.Time
 	extraEvents   []auditlog.Event
 	undoID        envelope.UUID // of the Kernel's own rollback
@@ -181,7 +181,7 @@ func (w *world) register() {
 	w.rotate()
 	w.inForce = envelope.DigestOf(w.entries[len(w.entries)-1].Document)
 	for n := 1; n <= len(w.entries); n++ {
-		regs, err := upgrade.AcceptAll(w.root, w.entries[:n])
+		regs, err := keyregistry.AcceptChain(w.root, w.entries[:n])
 		if err != nil && n == 1 {
 			w.t.Fatalf("the root of the test is refused: %v", err)
 		}

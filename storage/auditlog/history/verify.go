@@ -20,7 +20,6 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
-	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
 // Trust is what a verifier brings along; only Root is required.
@@ -103,7 +102,7 @@ func Verify(ctx context.Context, trust Trust, claim Claim, leaves iter.Seq2[[]by
 
 // log is a log as far as it is verified.
 type log struct {
-	regs   upgrade.Registries
+	regs   keyregistry.Chain
 	head   auditlog.Checkpoint
 	kept   []auditlog.Checkpoint // by size
 	since  envelope.Time
@@ -115,7 +114,7 @@ type log struct {
 }
 
 func newLog(trust Trust, claim Claim) (*log, error) {
-	regs, err := upgrade.AcceptAll(trust.Root, claim.Registry)
+	regs, err := keyregistry.AcceptChain(trust.Root, claim.Registry)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +140,7 @@ func newLog(trust Trust, claim Claim) (*log, error) {
 
 // openKept opens checkpoints by the audit keys of any document of the chain:
 // whoever kept one may have done so under an earlier document.
-func openKept(regs upgrade.Registries, notes []string) ([]auditlog.Checkpoint, error) {
+func openKept(regs keyregistry.Chain, notes []string) ([]auditlog.Checkpoint, error) {
 	var keys []keyregistry.Key
 	seen := map[envelope.KeyID]bool{}
 	for _, reg := range regs {
@@ -214,7 +213,7 @@ func (l *log) link(seq int64, r *row) error {
 	}
 	l.out.To, l.hash = e.Time, r.hash
 	if e.Type == auditlog.KeyDelegated {
-		key, err := upgrade.VerifyDelegation(l.regs, *e)
+		key, err := auditlog.VerifyDelegation(l.regs, *e)
 		if err != nil {
 			return err
 		}
