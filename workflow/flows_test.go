@@ -46,6 +46,9 @@ func TestHouseNormalRejectedRolledBack(t *testing.T) {
 		t.Fatal(v.Upgrade.State)
 	}
 	wantClass(t, second(h.engine.Submit(t.Context(), workflow.KindManifest, h.seal("ann", envelope.TypeManifest, h.undo(base)))), failure.BaseRevisionMoved)
+	other := h.undo(next)
+	other.PatchHash = h.put("what was never live")
+	wantClass(t, second(h.engine.Submit(t.Context(), workflow.KindManifest, h.seal("ann", envelope.TypeManifest, other))), failure.BindingMismatch)
 	undo := h.through(h.undo(next))
 	h.verify(undo.UpgradeID, upgrade.CaseQuorum)
 	h.until(next.UpgradeID, workflow.StateRolledBack)

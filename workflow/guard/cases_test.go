@@ -187,11 +187,16 @@ func TestNoAutomaticRollbackOfRatified(t *testing.T) {
 	w := newWorld(t)
 	w.deploy(w.quorum(1, upgrade.None))
 	e := w.emergency(w.manifest(2, rev(1)))
-	w.deploy(e)
+	record := w.deploy(e)
 	must(w.ratify(w.ratification(e, people[:3]...)))
 	w.now = w.now.Add(172801)
 	w.delegate()
 	w.refused(failure.NotYetDue, second(w.guard.SignRollback(t.Context(), w.kernelRollback(9, 2, rev(1)), nil)))
+	// Its canary fails: then the Kernel proposes, and a quorum decides.
+	failed := w.show(auditlog.UpgradeCanaryFailed, e)
+	m := must(w.guard.SignRollback(t.Context(), w.kernelRollback(9, 2, rev(1)), &failed))
+	w.refused(failure.EmergencyNotAllowed, second(w.sign(w.automatic(m, e, record))))
+	w.deploy(w.agreedOn(m))
 }
 
 // preapproved deploys upgrade 2 with this many of its approvals marked.

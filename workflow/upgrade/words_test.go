@@ -9,8 +9,8 @@ import (
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
-// Of the records that no bundle carries (rejections, requests for tests) and of
-// triggers: a reason is required, and every text is one that people can read.
+// Of rejections, requests for tests, rollbacks and triggers: a reason is
+// required, and every text is one that people can read.
 func TestWordsOfRecords(t *testing.T) {
 	b := newBallot(t, "divlead-1", "ryan", "sec-eng")
 	reg := b.w.regs.Last()
@@ -32,6 +32,14 @@ func TestWordsOfRecords(t *testing.T) {
 		_, err := upgrade.VerifyTrigger(reg, b.manifest, b.digest, env, decided)
 		return err
 	}
+	rollback := func(reason string) error {
+		env := b.w.newManifest(func(m *upgrade.Manifest) {
+			m.Type, m.BaseRevision = upgrade.TypeRollback, upgrade.RevisionOf(patch)
+			m.Rollback = &upgrade.Rollback{Reason: reason, UpgradeID: "0b7f1d5e-3c1a-4c57-9d0e-000000000099"}
+		})
+		_, err := upgrade.VerifyManifest(reg, env, decided)
+		return err
+	}
 	long := strings.Repeat("x", 1001)
 	for name, c := range map[string]struct {
 		err error
@@ -48,6 +56,9 @@ func TestWordsOfRecords(t *testing.T) {
 		"request of a nameless test":    {request("", ""), false},
 		"request with notes of 1001":    {request(long, "soak"), false},
 		"request of a test that breaks": {request("", "a\rb"), false},
+		"rollback":                      {rollback("bad"), true},
+		"rollback without a reason":     {rollback(""), false},
+		"rollback of 4001":              {rollback(strings.Repeat("x", 4001)), false},
 		"trigger":                       {trigger("fire"), true},
 		"trigger without a reason":      {trigger(""), false},
 		"trigger of 1001":               {trigger(long), false},
