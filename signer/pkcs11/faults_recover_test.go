@@ -111,7 +111,7 @@ func TestRecoveryTimes(t *testing.T) {
 			times = append(times, time.Since(start))
 		}
 		t.Logf("| %s | %s | %.1f ms |", o.name, says, float64(slices.Max(times).Microseconds())/1000)
-		checkRecovery(t, o.name, times)
+		signertest.CheckRecovery(t, o.name, recoveryLimit, times)
 	}
 	if n := r.OpenSearches.Get(); n != 0 {
 		t.Errorf("%d searches were never ended", n)

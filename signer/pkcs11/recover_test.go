@@ -45,14 +45,7 @@ func TestTokenGoesAwayAndComesBack(t *testing.T) {
 		mustSign(t, b)
 	}
 	t.Logf("signs again so long after the token's return: %v", times)
-	checkRecovery(t, "the token's directory goes away", times)
-}
-
-func checkRecovery(t *testing.T, after string, times []time.Duration) {
-	t.Helper()
-	if m := signertest.Median(times); m > recoveryLimit {
-		t.Errorf("%s: signs again after %v, limit %v; each time: %v", after, m, recoveryLimit, times)
-	}
+	signertest.CheckRecovery(t, "the token's directory goes away", recoveryLimit, times)
 }
 
 // awayFor asks for signatures all the while; each must fail in time and say so.

@@ -3,7 +3,6 @@ package signertest
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +22,7 @@ type Device struct {
 	// Hang makes it not answer.
 	Hang func(t *testing.T, hang bool)
 	// Recovery is how long after its return the device may take to sign
-	// again; 0 is 100 ms. The median of several counts (see Median).
+	// again; 0 is 100 ms. See CheckRecovery.
 	Recovery time.Duration
 }
 
@@ -66,16 +65,7 @@ func testAway(t *testing.T, d Device, a signer.Algorithm) {
 		d.Away(t, false)
 		took = append(took, back(t, s))
 	}
-	if m := Median(took); m > d.Recovery {
-		t.Errorf("signs again only after %v, limit %v; each time: %v", m, d.Recovery, took)
-	}
-}
-
-// Median is what a limit of time is held against: a machine that tests
-// much else at once is now and then away itself.
-func Median(list []time.Duration) time.Duration {
-	list = slices.Sorted(slices.Values(list))
-	return list[len(list)/2]
+	CheckRecovery(t, "the device is back", d.Recovery, took)
 }
 
 // back waits for a signature, checks it, and says how long it took.
