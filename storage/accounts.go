@@ -74,25 +74,53 @@ func (s *db) DropAccount(ctx context.Context, person envelope.ID) error {
 
 // PutSecret implements account.Store. Secrets past their end go with it.
 func (s *db) PutSecret(ctx context.Context, kind account.Kind, hash string, person envelope.ID, body []byte, until time.Time) error {
-	if err := s.exec(ctx, "DELETE FROM secrets WHERE until <= $1", s.now().Unix()); err != nil {
-		return err
-	}
-	return s.exec(ctx, "INSERT INTO secrets (hash, kind, person, body, until) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO UPDATE SET body = excluded.body, until = excluded.until WHERE secrets.kind = excluded.kind",
-		hash, string(kind), string(person), body, until.Unix())
+	return s.ChangeSecret(ctx, kind, hash, person, until, func([]byte) ([]byte, error) { return body, nil })
 }
 
-const findSecret = "SELECT body, until FROM secrets WHERE hash = $1 AND kind = $2 AND until > $3"
+// ChangeSecret implements account.Store.
+func (s *db) ChangeSecret(ctx context.Context, kind account.Kind, hash string, person envelope.ID, until time.Time, f func(body []byte) ([]byte, error)) error {
+	return s.Update(ctx, func(tx workflow.Tx) error {
+		w := tx.(*writer)
+		now := s.now().Unix()
+		body, _, err := w.secret(kind, hash, now)
+		if err != nil && !errors.Is(err, workflow.ErrNotFound) {
+			return err
+		}
+		if body, err = f(body); err != nil {
+			return err
+		}
+		if _, err := w.tx.ExecContext(ctx, "DELETE FROM secrets WHERE until <= $1", now); err != nil {
+			return err
+		}
+		result, err := w.tx.ExecContext(ctx, putSecret, hash, string(kind), string(person), body, until.Unix())
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		if err == nil && n == 0 {
+			err = account.ErrOtherKind
+		}
+		return err
+	})
+}
+
+const putSecret = "INSERT INTO secrets (hash, kind, person, body, until) VALUES ($1, $2, $3, $4, $5)" +
+	" ON CONFLICT (hash) DO UPDATE SET person = excluded.person, body = excluded.body, until = excluded.until WHERE secrets.kind = excluded.kind"
 
 // Secret implements account.Store.
 func (s *db) Secret(ctx context.Context, kind account.Kind, hash string) (body []byte, until time.Time, err error) {
-	err = s.View(ctx, func(r workflow.Reader) error {
-		var end int64
-		row := r.(*reader).tx.QueryRowContext(ctx, findSecret, hash, string(kind), s.now().Unix())
-		err := notFound(row.Scan(&body, &end))
-		until = time.Unix(end, 0)
+	err = s.View(ctx, func(r workflow.Reader) (err error) {
+		body, until, err = r.(*reader).secret(kind, hash, s.now().Unix())
 		return err
 	})
 	return body, until, err
+}
+
+func (r *reader) secret(kind account.Kind, hash string, now int64) (body []byte, until time.Time, err error) {
+	var end int64
+	query := "SELECT body, until FROM secrets WHERE hash = $1 AND kind = $2 AND until > $3"
+	err = r.tx.QueryRowContext(r.ctx, query, hash, string(kind), now).Scan(&body, &end)
+	return body, time.Unix(end, 0), notFound(err)
 }
 
 // TakeSecret implements account.Store.
@@ -107,11 +135,4 @@ func (s *db) TakeSecret(ctx context.Context, kind account.Kind, hash string) (bo
 func (w *writer) take(ctx context.Context, kind account.Kind, hash string, now time.Time) (body []byte, err error) {
 	row := w.tx.QueryRowContext(ctx, "DELETE FROM secrets WHERE hash = $1 AND kind = $2 AND until > $3 RETURNING body", hash, string(kind), now.Unix())
 	return body, notFound(row.Scan(&body))
-}
-
-func (s *db) exec(ctx context.Context, query string, args ...any) error {
-	return s.Update(ctx, func(tx workflow.Tx) error {
-		_, err := tx.(*writer).tx.ExecContext(ctx, query, args...)
-		return err
-	})
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"time"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
@@ -47,11 +48,19 @@ type Store interface {
 	DropAccount(ctx context.Context, person envelope.ID) error
 	// PutSecret stores what a secret of a kind stands for, under its hash. It is
 	// a person's, or nobody's yet ("").
+	// ErrOtherKind where a secret of another kind has that hash.
 	PutSecret(ctx context.Context, kind Kind, hash string, person envelope.ID, body []byte, until time.Time) error
+	// ChangeSecret is PutSecret of what f makes of the secret's body, nil where
+	// there is none, in one transaction: of two that change one, the second is
+	// given what the first made. f may be called more than once.
+	ChangeSecret(ctx context.Context, kind Kind, hash string, person envelope.ID, until time.Time, f func(body []byte) ([]byte, error)) error
 	Secret(ctx context.Context, kind Kind, hash string) (body []byte, until time.Time, err error)
 	// TakeSecret is Secret, and it is gone: of two callers one gets it.
 	TakeSecret(ctx context.Context, kind Kind, hash string) (body []byte, err error)
 }
+
+// ErrOtherKind says that what a secret would open is something else already.
+var ErrOtherKind = errors.New("a secret of another kind has this hash")
 
 // NewSecret is 256 random bits as text for a cookie or a link, and the hash
 // under which they are stored. There is nothing to guess, so a plain hash does.

@@ -46,6 +46,9 @@ func accountsAndSecrets(t *testing.T, open Open) {
 	if _, _, err := s.Secret(ctx, account.Session, hash); !errors.Is(err, workflow.ErrNotFound) {
 		t.Fatalf("an invitation opened a session: %v", err)
 	}
+	if err := s.PutSecret(ctx, account.Session, hash, "ryan", []byte("x"), now.Add(time.Minute)); !errors.Is(err, account.ErrOtherKind) {
+		t.Fatalf("a session under an invitation's hash: %v", err)
+	}
 	if body, _, err := s.Secret(ctx, account.Invitation, hash); err != nil || !bytes.Equal(body, []byte("ryan")) {
 		t.Fatalf("secret: %q, %v", body, err)
 	}

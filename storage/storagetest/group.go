@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/kernelgate/kernelgate/keyregistry/registrytest"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow"
@@ -58,6 +61,50 @@ func groupCommit(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Of callers who share transactions some pass over an error of the database.
+// What they did is written whole where they are told so, and else not at all;
+// the others' is.
+func passedOver(t *testing.T, open Open) {
+	s := open.with(t)
+	entry := registrytest.New(envelope.TimeOf(time.Now())).Entries[0]
+	update(t, s, func(tx workflow.Tx) error { return tx.AddRegistry(1, entry) })
+	const callers, each = 16, 8
+	var kept atomic.Int64
+	var group sync.WaitGroup
+	for caller := range callers {
+		group.Go(func() {
+			for i := range each {
+				err := s.Update(context.Background(), func(tx workflow.Tx) error {
+					if caller%8 == 0 {
+						_ = tx.AddRegistry(1, entry) // the key is there
+						_, _ = tx.AddRecord(record(fmt.Sprint(caller, " ", i)))
+						_ = appendEvent(tx)
+						return nil
+					}
+					if _, err := tx.AddRecord(record(fmt.Sprint(caller, " ", i))); err != nil {
+						return err
+					}
+					return appendEvent(tx)
+				})
+				if err == nil {
+					kept.Add(1)
+				} else if caller%8 != 0 {
+					t.Errorf("caller %d, who did nothing wrong: %v", caller, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	CheckChain(t, s, kept.Load())
+	view(t, s, func(r workflow.Reader) error {
+		records, err := r.Records(id)
+		if int64(len(records)) != kept.Load() {
+			t.Errorf("%d records, where %d callers were told that theirs is written", len(records), kept.Load())
+		}
+		return err
+	})
 }
 
 func reopening(t *testing.T, open Open) {

@@ -56,7 +56,7 @@ func Run(t *testing.T, many bool, database func(t *testing.T) Open) {
 		name string
 		run  func(t *testing.T, open Open)
 	}{
-		{"group commit", groupCommit}, {"reopening", reopening}, {"undone", undone}, {"left", left}, {"snapshot", snapshot}, {"time", timeStands},
+		{"group commit", groupCommit}, {"passed over", passedOver}, {"reopening", reopening}, {"undone", undone}, {"left", left}, {"snapshot", snapshot}, {"time", timeStands},
 		{"rows", rows}, {"record once", recordOnce}, {"any bytes", anyBytes}, {"claims", claims}, {"spending, patches, emergencies", spendingPatchesAndEmergencies},
 		{"search", search}, {"newest record, records of a person", newestRecordAndRecordsOfAPerson},
 		{"registry and suspensions", registryAndSuspensions}, {"checkpoints", checkpoints}, {"leaves", leaves}, {"cursors", cursors},
@@ -68,6 +68,7 @@ func Run(t *testing.T, many bool, database func(t *testing.T) Open) {
 	if many {
 		t.Run("two stores, one chain", func(t *testing.T) { twoStores(t, database(t)) })
 		t.Run("two stores, one session", func(t *testing.T) { oneSession(t, database(t)) })
+		t.Run("two stores, one row", func(t *testing.T) { oneRow(t, database(t)) })
 		t.Run("two stores, one claim", func(t *testing.T) { oneClaim(t, database(t)) })
 	}
 }

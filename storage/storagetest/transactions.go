@@ -255,3 +255,29 @@ func oneSession(t *testing.T, open Open) {
 		t.Errorf("%d took one invitation", taken.Load())
 	}
 }
+
+// oneRow: two stores change one row many times at once, and no change is lost.
+func oneRow(t *testing.T, open Open) {
+	ctx := context.Background()
+	stores := []Store{open.with(t), open.with(t)}
+	const callers, each = 8, 10
+	var group sync.WaitGroup
+	for caller := range callers {
+		group.Go(func() {
+			for range each {
+				err := stores[caller%2].ChangeSecret(ctx, account.Session, "row", "ryan", time.Now().Add(time.Hour), func(body []byte) ([]byte, error) {
+					return append(body, '+'), nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	for _, s := range stores {
+		if body, _, err := s.Secret(ctx, account.Session, "row"); err != nil || len(body) != callers*each {
+			t.Errorf("%d of %d changes are there: %v", len(body), callers*each, err)
+		}
+	}
+}

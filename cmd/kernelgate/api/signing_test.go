@@ -34,13 +34,22 @@ type row struct {
 	until time.Time
 }
 
-func (s *rows) PutSecret(_ context.Context, kind account.Kind, hash string, _ envelope.ID, body []byte, until time.Time) error {
+func (s *rows) PutSecret(ctx context.Context, kind account.Kind, hash string, who envelope.ID, body []byte, until time.Time) error {
+	return s.ChangeSecret(ctx, kind, hash, who, until, func([]byte) ([]byte, error) { return body, nil })
+}
+
+func (s *rows) ChangeSecret(_ context.Context, kind account.Kind, hash string, _ envelope.ID, until time.Time, f func([]byte) ([]byte, error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r, found := s.rows[hash]; !found || r.kind == kind {
+	old, found := s.rows[hash]
+	if found && old.kind != kind {
+		return account.ErrOtherKind
+	}
+	body, err := f(old.body)
+	if err == nil {
 		s.rows[hash] = row{kind, body, until}
 	}
-	return nil
+	return err
 }
 
 func (s *rows) Secret(_ context.Context, kind account.Kind, hash string) ([]byte, time.Time, error) {

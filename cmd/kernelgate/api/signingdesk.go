@@ -37,15 +37,13 @@ const (
 // SigningStore keeps short-lived rows that all replicas share; account.Store is one.
 type SigningStore interface {
 	PutSecret(ctx context.Context, kind account.Kind, hash string, person envelope.ID, body []byte, until time.Time) error
+	ChangeSecret(ctx context.Context, kind account.Kind, hash string, person envelope.ID, until time.Time, f func(body []byte) ([]byte, error)) error
 	Secret(ctx context.Context, kind account.Kind, hash string) (body []byte, until time.Time, err error)
 }
 
 // desk holds what people asked their own machines to sign. It carries wishes,
 // never authority: the agent trusts nothing of them but which upgrade to look at.
-//
-// A person's requests are one row. Two replicas that change it at the same
-// moment can lose one of a person's wishes, which is then made again; within
-// a replica mu keeps them apart.
+// A person's requests are one row, which replicas change one after the other.
 type desk struct {
 	store  SigningStore
 	agents atomic.Int32 // streams that are open here
@@ -65,12 +63,20 @@ func rowOf(kind account.Kind, who envelope.ID) string {
 func (d *desk) list(ctx context.Context, who envelope.ID) ([]SigningRequest, error) {
 	body, _, err := d.store.Secret(ctx, kindSigning, rowOf(kindSigning, who))
 	if errors.Is(err, workflow.ErrNotFound) {
-		return []SigningRequest{}, nil
+		body, err = nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	var all []SigningRequest
+	return requestsIn(body, who)
+}
+
+// requestsIn are those of a person's row that have not expired.
+func requestsIn(body []byte, who envelope.ID) ([]SigningRequest, error) {
+	all := []SigningRequest{}
+	if body == nil {
+		return all, nil
+	}
 	if err := json.Unmarshal(body, &all); err != nil {
 		return nil, fmt.Errorf("signing requests of %s: %w", who, err)
 	}
@@ -80,22 +86,21 @@ func (d *desk) list(ctx context.Context, who envelope.ID) ([]SigningRequest, err
 
 // change applies f to a person's list and keeps what it returns.
 func (d *desk) change(ctx context.Context, who envelope.ID, f func([]SigningRequest) ([]SigningRequest, error)) error {
+	err := d.store.ChangeSecret(ctx, kindSigning, rowOf(kindSigning, who), who, time.Now().Add(signingLife), func(body []byte) ([]byte, error) {
+		all, err := requestsIn(body, who)
+		if err != nil {
+			return nil, err
+		}
+		if all, err = f(all); err != nil {
+			return nil, err
+		}
+		return json.Marshal(all)
+	})
+	if err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all, err := d.list(ctx, who)
-	if err != nil {
-		return err
-	}
-	if all, err = f(all); err != nil {
-		return err
-	}
-	body, err := json.Marshal(all)
-	if err != nil {
-		return err
-	}
-	if err := d.store.PutSecret(ctx, kindSigning, rowOf(kindSigning, who), who, body, time.Now().Add(signingLife)); err != nil {
-		return err
-	}
 	close(d.woken)
 	d.woken = make(chan struct{})
 	return nil
