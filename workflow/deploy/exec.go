@@ -29,7 +29,8 @@ import (
 //
 // Exit status 0 is success. apply must be idempotent, and must change nothing
 // where neither base nor patch is live; what it did is asked by live, before
-// and after. It gets no variables but PATH, HOME, TMPDIR, LANG, SSH_AUTH_SOCK.
+// and after. After a gateway's death its program may still be at work when the
+// next one asks. It gets no variables but PATH, HOME, TMPDIR, LANG, SSH_AUTH_SOCK.
 type Exec struct {
 	argv     []string
 	timeout  time.Duration
