@@ -127,12 +127,12 @@ func (c *Client) SignCheckpoint(ctx context.Context, size int64, root tlog.Hash,
 
 // SignRecord asks for an AppliedUpgradeRecord.
 func (c *Client) SignRecord(ctx context.Context, b upgrade.QuorumBundle, proof workflow.LogProof) (envelope.Envelope, error) {
-	return c.envelope(ctx, pathRecord, bundleRequest{b.Bytes(), proof})
+	return c.envelope(ctx, pathRecord, bundleRequest{b, proof})
 }
 
 // SignRatification asks for a Ratification.
 func (c *Client) SignRatification(ctx context.Context, b upgrade.QuorumBundle, proof workflow.LogProof) (envelope.Envelope, error) {
-	return c.envelope(ctx, pathRatify, bundleRequest{b.Bytes(), proof})
+	return c.envelope(ctx, pathRatify, bundleRequest{b, proof})
 }
 
 // SignRollback asks for the Kernel's own rollback manifest.

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -110,11 +111,7 @@ func Handler(g workflow.Guard) http.Handler {
 
 func bundleCall(sign func(context.Context, upgrade.QuorumBundle, workflow.LogProof) (envelope.Envelope, error)) func(context.Context, bundleRequest) (envelopeBody, error) {
 	return func(ctx context.Context, r bundleRequest) (envelopeBody, error) {
-		b, err := upgrade.ParseQuorumBundle(r.Bundle)
-		if err != nil {
-			return envelopeBody{}, err
-		}
-		env, err := sign(ctx, *b, r.Proof)
+		env, err := sign(ctx, r.Bundle, r.Proof)
 		return envelopeBody{env}, err
 	}
 }
@@ -137,14 +134,7 @@ func handle[Q, A any](mux *calls, path string, call func(context.Context, Q) (A,
 		}
 		defer leave()
 		var q Q
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit(path)))
-		if err == nil {
-			err = checkValues(body)
-		}
-		if err == nil {
-			err = json.Unmarshal(body, &q, json.RejectUnknownMembers(true))
-		}
-		if err != nil {
+		if err := decode(http.MaxBytesReader(w, r.Body, bodyLimit(path)), r.ContentLength, &q); err != nil {
 			status := http.StatusBadRequest
 			if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
 				status = http.StatusRequestEntityTooLarge
@@ -160,6 +150,25 @@ func handle[Q, A any](mux *calls, path string, call func(context.Context, Q) (A,
 		a, err := call(ctx, q)
 		reply(w, a, err)
 	})
+}
+
+// decode reads a request strictly. length is as its sender tells it, -1 for unknown.
+func decode(r io.Reader, length int64, q any) error {
+	var body bytes.Buffer
+	body.Grow(int(max(0, min(length, largeBody))) + bytes.MinRead)
+	if _, err := body.ReadFrom(r); err != nil {
+		return err
+	}
+	if err := checkValues(body.Bytes()); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body.Bytes(), q, json.RejectUnknownMembers(true)); err != nil {
+		return err
+	}
+	if c, ok := q.(interface{ check(body []byte) error }); ok {
+		return c.check(body.Bytes())
+	}
+	return nil
 }
 
 var errBusy = fmt.Errorf("%w: too many calls wait for it; ask again in a second", workflow.ErrGuardUnavailable)

@@ -17,10 +17,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/storage/auditlog"
@@ -82,22 +85,27 @@ func TestGuardAway(t *testing.T) {
 func TestBadRequests(t *testing.T) {
 	w := newWorld(t)
 	c := w.client()
+	request := string(must(json.Marshal(bundleRequest{Bundle: w.quorum(1, upgrade.None)})))
 	for name, q := range map[string]struct {
 		path, body string
 		status     int
 	}{
-		"no JSON":           {pathRecord, "{", 400},
-		"an unknown member": {pathStatus, `{"sign":"this"}`, 400},
-		"a name twice":      {pathSuspend, `{"envelope":{},"envelope":{}}`, 400},
-		"trailing bytes":    {pathStatus, `{} {}`, 400},
-		"no bundle":         {pathRecord, `{}`, 422},
-		"no signature":      {pathSuspend, `{"envelope":{"payload":"","payloadType":"x","signatures":[]}}`, 422},
-		"a root too short":  {pathCheckpoint, `{"size":1,"root":"AAAA","consistency":[]}`, 422},
-		"an unknown path":   {"/v1/sign", `{}`, 404},
-		"too long":          {pathRecord, `{"x":"` + strings.Repeat("x", maxBody) + `"}`, 413},
-		"long for its path": {pathStatus, `{"x":"` + strings.Repeat("x", maxPlain) + `"}`, 413},
-		"too many objects":  {pathRecord, `{"bundle":{"approvals":[{}` + strings.Repeat(`,{}`, maxValues+1) + `]}}`, 400},
-		"too many hashes":   {pathCheckpoint, `{"size":1,"root":"","consistency":[""` + strings.Repeat(`,""`, maxValues+1) + `]}`, 400},
+		"no JSON":             {pathRecord, "{", 400},
+		"an unknown member":   {pathStatus, `{"sign":"this"}`, 400},
+		"a name twice":        {pathSuspend, `{"envelope":{},"envelope":{}}`, 400},
+		"trailing bytes":      {pathStatus, `{} {}`, 400},
+		"no bundle":           {pathRecord, `{}`, 400},
+		"another layout":      {pathRecord, strings.Replace(request, `{"approvals"`, `{ "approvals"`, 1), 400},
+		"a bundle name twice": {pathRatify, strings.Replace(request, `"quorum":{"approvers"`, `"quorum":{"approvers":[],"approvers"`, 1), 400},
+		"a bundle's null":     {pathRecord, strings.Replace(request, `"manifest"`, `"emergencyTrigger":null,"manifest"`, 1), 400},
+		"as it should be":     {pathRecord, request, 422}, // of a guard that wants a proof
+		"no signature":        {pathSuspend, `{"envelope":{"payload":"","payloadType":"x","signatures":[]}}`, 422},
+		"a root too short":    {pathCheckpoint, `{"size":1,"root":"AAAA","consistency":[]}`, 422},
+		"an unknown path":     {"/v1/sign", `{}`, 404},
+		"too long":            {pathRecord, `{"x":"` + strings.Repeat("x", maxBody) + `"}`, 413},
+		"long for its path":   {pathStatus, `{"x":"` + strings.Repeat("x", maxPlain) + `"}`, 413},
+		"too many objects":    {pathRecord, `{"bundle":{"approvals":[{}` + strings.Repeat(`,{}`, maxValues+1) + `]}}`, 400},
+		"too many hashes":     {pathCheckpoint, `{"size":1,"root":"","consistency":[""` + strings.Repeat(`,""`, maxValues+1) + `]}`, 400},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := must(c.http.Post(c.base+q.path, "application/json", strings.NewReader(q.body)))
@@ -395,21 +403,62 @@ func TestEndpointForms(t *testing.T) {
 	_ = must(Endpoint{Address: "unix:" + path}.Listen()).Close()
 }
 
-// What the socket adds to a call: the same call, in this process and through it.
-func BenchmarkCall(b *testing.B) {
+// What the socket adds to a call: calls of one guard, with one memory, in this
+// process and through its socket, in turns. Keys are in files, so that what a
+// signature takes besides is its fsync.
+func BenchmarkSocket(b *testing.B) {
 	w := newWorld(b)
-	bundle := w.quorum(1, upgrade.None)
-	must(w.sign(bundle))
-	for name, g := range map[string]workflow.Guard{"direct": w.guard, "socket": w.client()} {
-		b.Run("status/"+name, func(b *testing.B) {
+	again := w.quorum(1, upgrade.None)
+	must(w.sign(again))
+	n := 1
+	guards := []workflow.Guard{w.guard, w.client()}
+	for _, c := range []struct {
+		name string
+		call func(workflow.Guard) time.Duration
+	}{
+		{"status", func(g workflow.Guard) time.Duration {
+			return timed(func() { must(g.Status(b.Context())) })
+		}},
+		{"checkpoint", func(g workflow.Guard) time.Duration {
+			w.append(auditlog.UpgradeCreated, uuid(1), nil)
+			size, last := int64(len(w.leaves)), w.guard.mem.last.Size
+			root, proof := w.root(size), w.consistency(last, size)
+			return timed(func() { w.note = must(g.SignCheckpoint(b.Context(), size, root, proof)) })
+		}},
+		{"record", func(g workflow.Guard) time.Duration {
+			n++
+			bundle := w.quorum(n, rev(n-1))
+			proof := w.show(auditlog.UpgradeApplying, bundle)
+			return timed(func() { must(g.SignRecord(b.Context(), bundle, proof)) })
+		}},
+		{"record-again", func(g workflow.Guard) time.Duration {
+			return timed(func() { must(g.SignRecord(b.Context(), again, workflow.LogProof{})) })
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var took [2][]time.Duration
 			for b.Loop() {
-				must(g.Status(b.Context()))
+				for i, g := range guards {
+					took[i] = append(took[i], c.call(g))
+				}
 			}
-		})
-		b.Run("record/"+name, func(b *testing.B) {
-			for b.Loop() {
-				must(g.SignRecord(b.Context(), bundle, workflow.LogProof{}))
-			}
+			direct, socket := median(took[0]), median(took[1])
+			b.ReportMetric(direct, "direct-p50-us")
+			b.ReportMetric(socket, "socket-p50-us")
+			b.ReportMetric(socket-direct, "added-p50-us")
+			b.ReportMetric(0, "ns/op") // of both, and of what they are asked about: no figure
 		})
 	}
+}
+
+func timed(call func()) time.Duration {
+	begun := time.Now()
+	call()
+	return time.Since(begun)
+}
+
+// median is in microseconds.
+func median(took []time.Duration) float64 {
+	slices.Sort(took)
+	return float64(took[len(took)/2].Nanoseconds()) / 1000
 }

@@ -3,7 +3,6 @@ package guard
 import (
 	"bytes"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
@@ -95,11 +94,24 @@ type checkpointAnswer struct {
 	Note string `json:"note"`
 }
 
-// bundleRequest carries the bundle in canonical form, so that it is parsed
-// strictly and digested from the bytes that were sent.
+// bundleRequest carries the bundle in canonical form, before the proof.
 type bundleRequest struct {
-	Bundle jsontext.Value    `json:"bundle"`
-	Proof  workflow.LogProof `json:"proof"`
+	Bundle upgrade.QuorumBundle `json:"bundle"`
+	Proof  workflow.LogProof    `json:"proof"`
+}
+
+// check refuses a bundle that is not written as what was parsed of it is
+// written: in another layout, with null, or without a required member.
+func (r *bundleRequest) check(body []byte) error {
+	rest, first := bytes.CutPrefix(body, []byte(`{"bundle":`))
+	bundle := r.Bundle.Bytes()
+	if len(bundle) > upgrade.MaxBundle {
+		return failure.New(failure.PayloadMalformed, "the bundle has %d bytes, where at most %d are allowed", len(bundle), upgrade.MaxBundle)
+	}
+	if !first || !bytes.HasPrefix(rest, bundle) {
+		return failure.New(failure.PayloadNotCanonical, "the bundle does not come first, is not in RFC 8785 form, or lacks a member")
+	}
+	return nil
 }
 
 type rollbackRequest struct {

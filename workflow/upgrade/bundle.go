@@ -1,6 +1,8 @@
 package upgrade
 
 import (
+	"github.com/go-json-experiment/json"
+
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 )
@@ -48,9 +50,10 @@ func ParseQuorumBundle(data []byte) (*QuorumBundle, error) {
 	return b, nil
 }
 
-// Bytes is the bundle in RFC 8785 form.
+// Bytes is the bundle in RFC 8785 form. The members of all that it is made of
+// stand in order, and none is a number, so that it is written in that form at once.
 func (b *QuorumBundle) Bytes() []byte {
-	data, err := envelope.Canonical(b)
+	data, err := json.Marshal(b)
 	if err != nil {
 		// Every member was parsed or made from checked values.
 		panic("upgrade: " + err.Error())
