@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"unicode"
@@ -20,6 +19,9 @@ import (
 // algCosignatureV1 is the C2SP signed-note type of a timestamped Ed25519
 // cosignature.
 const algCosignatureV1 = 4
+
+// maxSeconds is the end of the year 9999: a later one has no Time.
+const maxSeconds = 253402300799
 
 // Witness is who cosigns checkpoints by C2SP tlog-witness, after it has seen
 // that each continues the one before.
@@ -81,7 +83,7 @@ func (c cosigner) Verify(msg, sig []byte) bool {
 		return false
 	}
 	seconds := binary.BigEndian.Uint64(sig)
-	if seconds > math.MaxInt64 {
+	if seconds > maxSeconds {
 		return false
 	}
 	return ed25519.Verify(c.Key, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", seconds, msg), sig[8:])
@@ -119,7 +121,7 @@ func Cosignatures(text string, witnesses []Witness) ([]Cosignature, error) {
 	out := make([]Cosignature, 0, len(n.Sigs))
 	for _, sig := range n.Sigs {
 		raw, err := base64.StdEncoding.Strict().DecodeString(sig.Base64)
-		if err != nil || len(raw) < 12 {
+		if err != nil || len(raw) < 12 || base64.StdEncoding.EncodeToString(raw) != sig.Base64 { // the decoder passes over line ends
 			return nil, proofInvalid("a cosignature of the checkpoint is not canonical base64")
 		}
 		out = append(out, Cosignature{sig.Name, timeOfUnix(binary.BigEndian.Uint64(raw[4:]))})

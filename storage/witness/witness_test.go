@@ -137,6 +137,12 @@ func TestWitnessAnswers(t *testing.T) {
 			other.Key, other.private, _ = ed25519.GenerateKey(rand.Reader)
 			_, _ = io.WriteString(w, other.line(note))
 		}, "", "no cosignature by the key"},
+		"with a carriage return": {func(f *fake, w http.ResponseWriter, note string) {
+			_, _ = io.WriteString(w, strings.TrimSuffix(f.line(note), "\n")+"\r\n")
+		}, "", "does not verify"},
+		"a hundred of others": {func(f *fake, w http.ResponseWriter, note string) {
+			_, _ = io.WriteString(w, strings.Repeat("— another.example AAAAAAAAAAAA\n", 100))
+		}, "", "no cosignature by the key"},
 		"empty": {status(200, "text/plain", ""), "", "no cosignature"},
 		"without end of line": {func(f *fake, w http.ResponseWriter, note string) {
 			_, _ = io.WriteString(w, strings.TrimSpace(f.line(note)))

@@ -199,6 +199,38 @@ func TestLogPaths(t *testing.T) {
 	}
 }
 
+// vastLog has every tile that it is asked for.
+type vastLog struct{ api.LogReader }
+
+func (vastLog) LogTile(_ context.Context, tile tlog.Tile) ([]byte, error) {
+	return fmt.Appendf(nil, "%d %d %d", tile.L, tile.N, tile.W), nil
+}
+
+// The names of tiles of a log that no test can hold, as C2SP tlog-tiles spells them.
+func TestTileNames(t *testing.T) {
+	artifacts, err := artifact.OpenDir(t.TempDir(), artifactLimit)
+	check(t, err)
+	t.Cleanup(func() { check(t, artifacts.Close()) })
+	tokens := filepath.Join(t.TempDir(), "tokens")
+	(&gateway{tokens: tokens}).token(t, "first", "auditor")
+	file, err := api.OpenTokens(tokens)
+	check(t, err)
+	handler, err := api.New(api.Config{Engine: &engine{}, Artifacts: artifacts, Tokens: file, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Log: vastLog{}})
+	check(t, err)
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	s := &logServer{url: server.URL}
+	for path, want := range map[string]string{
+		"tile/0/x001/067": "0 1067 256", "tile/1/x001/x234/067": "1 1234067 256", "tile/entries/x001/067.p/8": "-1 1067 8", "tile/5/x001/067.p/255": "5 1067 255",
+		"tile/0/001/067": "", "tile/0/x001/x067": "", "tile/0/1067": "", "tile/0/x01/067": "", "tile/0/x000/067": "", "tile/entries/x001/067.p/256": "", "tile/0/x001/067.p": "", "tile/0/x001/067/": "",
+	} {
+		answer, body := s.get(t, "/log/"+path)
+		if want != "" && string(body) != want || (answer.StatusCode == http.StatusOK) != (want != "") || want == "" && answer.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s, %s; %q is wanted", path, answer.Status, body, want)
+		}
+	}
+}
+
 // PrivateLog closes what is open otherwise.
 func TestPrivateLog(t *testing.T) {
 	s := startLog(t, true)

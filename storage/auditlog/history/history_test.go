@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -242,6 +243,56 @@ func TestFileForm(t *testing.T) {
 	if _, err := history.VerifyFile(cancelled, trust, bytes.NewReader(good)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// Files that mean to cost: each is refused at its first bad row, and in memory
+// that does not grow with it.
+func TestHostileFiles(t *testing.T) {
+	w := logtest.New(3)
+	good := w.File(w.Checkpoint(3), w.Leaves)
+	head := good[:bytes.IndexByte(good, '\n')+1]
+	deep := strings.Repeat(`[`, 30_000) + strings.Repeat(`]`, 30_000)
+	endless := func(text string) io.Reader { return io.LimitReader(repeat(text), 2<<30) }
+	after := func(r io.Reader) io.Reader { return io.MultiReader(bytes.NewReader(head), r) }
+	for name, c := range map[string]struct {
+		file  io.Reader
+		class failure.Class
+	}{
+		"a deep header":                {strings.NewReader(strings.Repeat(`[`, 1<<20) + "\n"), failure.PayloadMalformed},
+		"a doubled member":             {strings.NewReader(`{"kernelId":"kernel-test",` + string(head[1:])), failure.PayloadMalformed},
+		"an unknown member":            {strings.NewReader(`{"a":1,` + string(head[1:])), failure.PayloadMalformed},
+		"an endless header":            {endless("x"), failure.PayloadMalformed},
+		"a deep leaf":                  {after(strings.NewReader(deep + "\n")), failure.EnvelopeMalformed},
+		"an endless leaf":              {after(endless("x")), failure.PayloadMalformed},
+		"a leaf with a doubled member": {after(strings.NewReader(`{"payload":"e30=",` + string(w.Leaves[0][1:]) + "\n")), failure.EnvelopeMalformed},
+		"endless empty lines":          {after(endless("\n")), failure.EnvelopeMalformed},
+		"endless copies of one leaf":   {after(endless(string(w.Leaves[0]) + "\n")), failure.AuditChainBroken},
+		"compressed":                   {strings.NewReader("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\n"), failure.PayloadMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := history.VerifyFile(ctx, history.Trust{Root: w.Root}, c.file)
+			runtime.ReadMemStats(&after)
+			if failure.ClassOf(err) != c.class {
+				t.Errorf("class %q is wanted, not %v", c.class, err)
+			}
+			// A header may have 64 MiB; a reader that goes on has two GiB to read.
+			if made := after.TotalAlloc - before.TotalAlloc; made > 700<<20 {
+				t.Errorf("%d MiB were allocated", made>>20)
+			}
+		})
+	}
+}
+
+// repeat is a text without end.
+type repeat string
+
+func (r repeat) Read(b []byte) (n int, err error) {
+	for n < len(b) {
+		n += copy(b[n:], r)
+	}
+	return n, nil
 }
 
 type errReader struct{ err error }
