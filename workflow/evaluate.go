@@ -147,7 +147,7 @@ func (d *dossier) advanceOnce(tx Tx, now envelope.Time) error {
 	case now.After(d.ExpiresAt):
 		return d.expire(tx, len(unmet), now)
 	case d.State == StateDraft && failed, (d.State == StatePendingApproval || d.State == StateQuorumReached) && len(unmet) > 0:
-		d.Reason = "required tests are missing or failed"
+		d.Reason = untested(unmet)
 		return d.move(tx, MoveTestsFailed, auditlog.UpgradePaused, now, auditlog.Data{"unmetTests": int64(len(unmet))})
 	case d.State == StatePaused && len(unmet) == 0:
 		d.Reason = ""
@@ -160,6 +160,10 @@ func (d *dossier) advanceOnce(tx Tx, now envelope.Time) error {
 		return d.move(tx, MoveQuorumLost, auditlog.UpgradePendingApproval, now, code("quorum_lost"))
 	}
 	return nil
+}
+
+func untested(names []string) string {
+	return clip("required tests are missing or failed: "+strings.Join(names, ", "), 1000)
 }
 
 // expire ends an upgrade that nobody has added to for the TTL. Where three had

@@ -255,7 +255,7 @@ func (e *Engine) RequestApprovals(ctx context.Context, id envelope.UUID, actor e
 		if d.State == StateDraft {
 			unmet, _ := d.unmet()
 			if len(unmet) > 0 {
-				d.Reason = "required tests are missing or failed"
+				d.Reason = untested(unmet)
 				err = d.move(tx, MoveTestsFailed, "", now, nil)
 				err = errors.Join(err, d.log(tx, auditlog.UpgradePaused, actor, auditlog.Data{"unmetTests": int64(len(unmet))}))
 			} else {

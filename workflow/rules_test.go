@@ -189,7 +189,7 @@ func TestHouseFailedTestPausesADraft(t *testing.T) {
 	}
 	h.submit(workflow.KindTestResult, h.result(m.PatchHash, "unit test", "FAILED", 2))
 	v := h.view(m.UpgradeID)
-	if v.Upgrade.State != workflow.StatePaused || v.Upgrade.Reason != "required tests are missing or failed" || !slices.Equal(v.UnmetTests, []string{"unit test"}) {
+	if v.Upgrade.State != workflow.StatePaused || v.Upgrade.Reason != "required tests are missing or failed: unit test" || !slices.Equal(v.UnmetTests, []string{"unit test"}) {
 		t.Fatalf("%s: %s, %q", v.Upgrade.State, v.Upgrade.Reason, v.UnmetTests)
 	}
 	h.submit(workflow.KindTestResult, h.result(m.PatchHash, "unit test", "PASSED", 3))

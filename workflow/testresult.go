@@ -117,7 +117,7 @@ func (e *Engine) withPatch(r Reader, patch envelope.Digest, now envelope.Time) (
 		page.Cursor = next
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: no open upgrade has the patch %s", ErrConflict, patch)
+		return nil, fmt.Errorf("%w: no open upgrade has the patch %s; propose it first, or report on the very file that was proposed", ErrConflict, patch)
 	}
 	return out, nil
 }

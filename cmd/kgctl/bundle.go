@@ -51,7 +51,7 @@ func (a *app) bundleGet() *cobra.Command {
 func (a *app) bundle(ctx context.Context, s *session, id envelope.UUID) (*upgrade.FileVerdict, []byte, error) {
 	data, err := s.Bundle(ctx, id)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, unknownUpgrade(id, err)
 	}
 	v, err := upgrade.VerifyFile(data, s.root, true)
 	if err != nil {

@@ -115,7 +115,7 @@ func (a *app) signatory(s *session, key envelope.KeyID, kinds ...keyregistry.Kin
 		return "", err
 	}
 	if err := entry.Require(entry.ID, kinds...); err != nil {
-		return "", err
+		return "", fmt.Errorf("%w; it takes a key of: %v", err, kinds)
 	}
 	if s.suspended[key] {
 		return "", failure.New(failure.KeySuspended, "key %s of %s is suspended", key, entry.ID)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -67,7 +68,7 @@ func (a *app) look(ctx context.Context, s *session, id envelope.UUID) (*reading,
 func (a *app) fetch(ctx context.Context, s *session, id envelope.UUID) (*reading, error) {
 	detail, err := s.Upgrade(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, unknownUpgrade(id, err)
 	}
 	r := &reading{detail: detail, tests: map[string]upgrade.TestResult{}}
 	i := slices.IndexFunc(detail.Records, func(rec client.Record) bool { return rec.Kind == workflow.KindManifest })
@@ -87,6 +88,15 @@ func (a *app) fetch(ctx context.Context, s *session, id envelope.UUID) (*reading
 		return nil, failure.New(failure.BindingMismatch, "what the gateway says of upgrade %s is not what its manifest says", id)
 	}
 	return r, nil
+}
+
+// unknownUpgrade says what to do where the gateway does not know an upgrade.
+func unknownUpgrade(id envelope.UUID, err error) error {
+	var problem *client.Error
+	if errors.As(err, &problem) && problem.Code == "not_found" {
+		return fmt.Errorf("this gateway has no upgrade %s; kgctl upgrade list shows those that it has (%w)", id, err)
+	}
+	return err
 }
 
 // judge verifies the other records. One that does not verify counts nowhere.

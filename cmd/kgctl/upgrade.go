@@ -29,7 +29,7 @@ func (a *app) upgradeList() *cobra.Command {
 				list := make([]client.State, len(states))
 				for i, s := range states {
 					if list[i] = client.State(s); !list[i].Valid() {
-						return usagef("--state %q is no state", s)
+						return usagef("--state %.40q is no state; the states are %s", s, stateNames())
 					}
 				}
 				p.State = &list
@@ -176,9 +176,10 @@ func (a *app) upgradeSubmit() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			u, err := gateway.RequestApprovals(cmd.Context(), envelope.UUID(args[0]))
+			id := envelope.UUID(args[0])
+			u, err := gateway.RequestApprovals(cmd.Context(), id)
 			if err != nil {
-				return err
+				return unknownUpgrade(id, err)
 			}
 			rows := [][]string{{"upgrade", foreign(u.Id)}, {"state", foreign(string(u.State))}}
 			if u.Reason != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -19,6 +20,17 @@ import (
 // ends are the states in which an upgrade stays.
 var ends = []client.State{client.Completed, client.Rejected, client.Expired, client.RolledBack, client.ApplyFailed}
 
+// stateNames are all states, in the order in which an upgrade comes to them.
+func stateNames() string {
+	on := []client.State{client.Draft, client.Paused, client.PendingApproval, client.QuorumReached, client.Applying, client.Applied, client.Validating,
+		client.EmergencyApplied, client.RollbackScheduled}
+	names := make([]string, 0, len(on)+len(ends))
+	for _, s := range append(on, ends...) {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
+}
+
 func (a *app) upgradeWatch() *cobra.Command {
 	var until string
 	var timeout time.Duration
@@ -29,7 +41,7 @@ than that (or, without --until, other than completed or rolled_back) the exit co
 		Example: "  kgctl upgrade watch 0190a5e0-0000-7000-8000-000000000001 --until completed --timeout 1m",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if until != "" && !client.State(until).Valid() {
-				return usagef("--until %.40q is no state", until)
+				return usagef("--until %.40q is no state; the states are %s", until, stateNames())
 			}
 			ctx := cmd.Context()
 			if timeout > 0 {
@@ -55,7 +67,7 @@ func (a *app) watch(ctx context.Context, gateway *client.Client, id envelope.UUI
 	catchUp := func() error {
 		events, err := gateway.UpgradeEvents(ctx, id)
 		if err != nil {
-			return err
+			return unknownUpgrade(id, err)
 		}
 		for _, e := range events {
 			if e.Seq < next {
