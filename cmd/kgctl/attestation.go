@@ -32,6 +32,10 @@ func readAttestation(path string, key signer.PublicKey, origin keyregistry.Origi
 		}
 		list = append(list, block.Bytes)
 	}
+	// A block that is cut or damaged is skipped by the decoder without a word.
+	if begun := bytes.Count(data, []byte("-----BEGIN ")); begun != len(list) {
+		return nil, fmt.Errorf("attestation %s: %d of its %d certificates are cut or damaged", path, begun-len(list), begun)
+	}
 	if err := checkAttestation(list, key, origin); err != nil {
 		return nil, fmt.Errorf("attestation %s: %w", path, err)
 	}

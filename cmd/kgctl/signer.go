@@ -32,7 +32,7 @@ func (a *app) openKey(ctx context.Context, uri string) (signer.Signer, error) {
 		a.say("Keep the token connected; touch it if it blinks.")
 	}
 	s, err := open.Open(ctx, uri, open.Options{PIN: noPIN})
-	if !strings.HasPrefix(uri, pkcs11.Scheme) || !errors.Is(err, signer.ErrUnavailable) {
+	if !strings.HasPrefix(uri, pkcs11.Scheme) || !errors.Is(err, signer.ErrUnavailable) || errors.Is(err, pkcs11.ErrLogin) {
 		return s, err
 	}
 	// A token is away for a moment while a reader is plugged in again, and

@@ -55,7 +55,7 @@ func Diagnose(ctx context.Context, u URI, now time.Time, opts Options) []Finding
 	case l := <-looked:
 		defer l.end()
 		if l.ok {
-			l.found = append(l.found, diagnoseKey(ctx, u, opts)...)
+			l.found = append(l.found, diagnoseKey(ctx, l.m, u, opts)...)
 		}
 		return l.found
 	case <-time.After(opts.CallTimeout):
@@ -107,8 +107,10 @@ func diagnoseModule(u URI) (*module, Finding) {
 		return nil, problem("module", err, "Install the device's PKCS#11 library and name it by module-path; docs/keys says which, for each kind of device.")
 	}
 	says := m.path
+	m.life.RLock()
+	defer m.life.RUnlock()
 	if info, err := m.c.GetInfo(); err == nil {
-		says = fmt.Sprintf("%s: %s, version %d.%d", m.path, info.LibraryDescription, info.LibraryVersion.Major, info.LibraryVersion.Minor)
+		says = fmt.Sprintf("%s: %q, version %d.%d", m.path, info.LibraryDescription, info.LibraryVersion.Major, info.LibraryVersion.Minor)
 	}
 	return m, Finding{Check: "module", State: StateOK, Says: says}
 }
@@ -126,12 +128,16 @@ func diagnoseToken(m *module, u URI, opts Options) (p11.TokenInfo, Finding) {
 	case err != nil:
 		return info, problem("token", err, "Unplug the token and plug it in again.")
 	}
-	return info, Finding{Check: "token", State: StateOK, Says: fmt.Sprintf("%q: %s %s, serial %s", info.Label, info.ManufacturerID, info.Model, info.SerialNumber)}
+	return info, tokenFinding(info)
+}
+
+func tokenFinding(info p11.TokenInfo) Finding {
+	return Finding{Check: "token", State: StateOK, Says: fmt.Sprintf("%q: %q %q, serial %q", info.Label, info.ManufacturerID, info.Model, info.SerialNumber)}
 }
 
 func diagnosePIN(info p11.TokenInfo) Finding {
 	if err := checkPINFlags(info); err != nil {
-		do := "Unlock it with the SO PIN or PUK, by the token's own tool."
+		do := "Unlock it with the SO PIN or PUK, by the token's own tool: ykman piv access unblock-pin, or pkcs11-tool --login --login-type so --init-pin."
 		if info.Flags&p11.CKF_USER_PIN_FINAL_TRY != 0 {
 			do = "Check what the pin-source holds, then log in once by hand with the token's own tool: a right PIN resets the count."
 		}
@@ -139,7 +145,7 @@ func diagnosePIN(info p11.TokenInfo) Finding {
 	}
 	switch {
 	case info.Flags&p11.CKF_USER_PIN_COUNT_LOW != 0:
-		return Finding{Check: "pin", State: StateWarning, Says: "a wrong PIN was entered since the last right one: fewer tries than usual are left, more than one",
+		return Finding{Check: "pin", State: StateWarning, Says: "a wrong PIN was entered since the last right one: fewer tries than usual are left, more than one (PKCS#11 has no number)",
 			Do: "Check what the pin-source holds; a right PIN resets the count."}
 	case info.Flags&p11.CKF_USER_PIN_INITIALIZED == 0 && info.Flags&p11.CKF_LOGIN_REQUIRED != 0:
 		return problem("pin", errors.New("the token has no user PIN yet"), "Set one with the SO PIN, by the token's own tool.")
@@ -171,10 +177,14 @@ func diagnoseClock(info p11.TokenInfo, now time.Time) Finding {
 	return Finding{Check: "clock", State: StateOK, Says: "this machine's and the token's agree"}
 }
 
-func diagnoseKey(ctx context.Context, u URI, opts Options) []Finding {
+func diagnoseKey(ctx context.Context, m *module, u URI, opts Options) []Finding {
 	s, err := Open(ctx, u, opts)
 	if err != nil {
-		return []Finding{diagnoseOpen(err)}
+		f := diagnoseOpen(err)
+		if f.Check == "pin" {
+			f.Says += triesLeft(m, u, opts)
+		}
+		return []Finding{f}
 	}
 	defer s.Close()
 	key := Finding{Check: "key", State: StateOK, Says: fmt.Sprintf("%s, %s", s.Public().KeyID(), s.Algorithm())}
@@ -185,10 +195,39 @@ func diagnoseKey(ctx context.Context, u URI, opts Options) []Finding {
 	return []Finding{key, {Check: "signature", State: StateOK, Says: fmt.Sprintf("signed and verified in %s", time.Since(start).Round(100*time.Microsecond))}}
 }
 
+// triesLeft is what the token says of its PIN after it refused one. PKCS#11
+// knows locked, one, and fewer than usual; it has no number.
+func triesLeft(m *module, u URI, opts Options) (says string) {
+	told := make(chan string, 1)
+	err := within(opts.CallTimeout, func() {
+		info, _, err := lookToken(m, u, opts)
+		switch {
+		case err != nil:
+			told <- ""
+		case info.Flags&p11.CKF_USER_PIN_LOCKED != 0:
+			told <- "; the PIN is locked now: unlock it with the SO PIN or PUK"
+		case info.Flags&p11.CKF_USER_PIN_FINAL_TRY != 0:
+			told <- "; one try is left, which is not used: the next wrong PIN locks it"
+		case info.Flags&p11.CKF_USER_PIN_COUNT_LOW != 0:
+			told <- "; more than one try is left"
+		default:
+			told <- ""
+		}
+	})
+	if err != nil {
+		return ""
+	}
+	return <-told
+}
+
 func diagnoseOpen(err error) Finding {
 	switch {
 	case errors.Is(err, signer.ErrPIN):
 		return problem("pin", err, "Correct the pin-source in the URI, or what it holds. The PIN is not tried again by itself.")
+	case errors.Is(err, errMute):
+		return problem("key", err, "Use another key of this token (kgctl key list --token URI), or make one that may sign (kgctl key generate).")
+	case errors.Is(err, errNoMechanism):
+		return problem("key", err, "Update the device's library or firmware, or use a key of another kind: docs/keys says which kinds each device signs with.")
 	case errors.Is(err, signer.ErrKey):
 		return problem("key", err, "Let the URI name exactly one private key that may sign: kgctl key list --token URI shows what the token has.")
 	}

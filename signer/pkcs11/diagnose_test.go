@@ -40,15 +40,19 @@ func TestDiagnose(t *testing.T) {
 		{"one try left", pinLeft(1), "pin", pkcs11.StateProblem, "one try left", "by hand"},
 		{"two tries left", pinLeft(2), "pin", pkcs11.StateWarning, "fewer tries", "resets the count"},
 		{"PIN wrong", func(r *rig, _ *pkcs11.URI) { writePIN(r, "000000\n") }, "pin", pkcs11.StateProblem, "refused", "Correct the pin-source"},
+		{"PIN wrong, of two", wrongPIN(2), "pin", pkcs11.StateProblem, "one try is left", "Correct the pin-source"},
+		{"PIN wrong, of ten", wrongPIN(10), "pin", pkcs11.StateProblem, "more than one try is left", "Correct the pin-source"},
+		{"PIN wrong, and locked by it", func(r *rig, u *pkcs11.URI) { wrongPIN(3)(r, u); r.HideFinalTry.Set(1); r.PINLeft.Set(1) },
+			"pin", pkcs11.StateProblem, "locked now", "Correct the pin-source"},
 		{"PIN file open to all", func(r *rig, _ *pkcs11.URI) { chmod(r, 0o644) }, "pin", pkcs11.StateProblem, "chmod 600", "Correct the pin-source"},
 		{"no PIN source", func(_ *rig, u *pkcs11.URI) { u.PINSource = pkcs11.PINSource{} }, "pin", pkcs11.StateProblem, "pin-source=", "Correct the pin-source"},
 		{"PIN to be changed", func(r *rig, _ *pkcs11.URI) { r.TokenFlags.Set(p11.CKF_USER_PIN_TO_BE_CHANGED) }, "pin", pkcs11.StateProblem, "changed first", "own tool"},
 		{"clocks apart", func(r *rig, _ *pkcs11.URI) { r.ClockAhead.Set(3600) }, "clock", pkcs11.StateWarning, "apart; records more than 5m0s off", "timedatectl"},
 		{"no such key", func(_ *rig, u *pkcs11.URI) { u.Object = "x" }, "key", pkcs11.StateProblem, `"k" (id=%01)`, "key list"},
-		{"key may not sign", func(r *rig, u *pkcs11.URI) { u.Object, u.ID = "mute", nil }, "key", pkcs11.StateProblem, "CKA_SIGN is false", "may sign"},
+		{"key may not sign", func(r *rig, u *pkcs11.URI) { u.Object, u.ID = "mute", nil }, "key", pkcs11.StateProblem, "CKA_SIGN is false", "key generate"},
 		{"two keys match", func(r *rig, u *pkcs11.URI) { u.Object, u.ID = "", nil }, "key", pkcs11.StateProblem, "2 private keys match", "exactly one"},
 		{"wrong algorithm", func(_ *rig, u *pkcs11.URI) { u.Algorithm = signer.Ed25519 }, "key", pkcs11.StateProblem, "does not fit", "exactly one"},
-		{"mechanism missing", func(r *rig, _ *pkcs11.URI) { r.HideMechanism.Set(p11.CKM_ECDSA) }, "key", pkcs11.StateProblem, "does not offer CKM_ECDSA", "key list"},
+		{"mechanism missing", func(r *rig, _ *pkcs11.URI) { r.HideMechanism.Set(p11.CKM_ECDSA) }, "key", pkcs11.StateProblem, "does not offer CKM_ECDSA", "key of another kind"},
 		{"signature is wrong", func(r *rig, _ *pkcs11.URI) { r.Signature.Set(faults.Corrupt) }, "signature", pkcs11.StateProblem, "does not verify", "Do not use"},
 		{"touch never comes", func(r *rig, _ *pkcs11.URI) { r.fail("C_Sign", faults.Rule{Times: 1, Action: faults.Hang}) },
 			"signature", pkcs11.StateProblem, "does not return", "Touch"},
@@ -143,6 +147,15 @@ func pinLeft(n uint32) func(*rig, *pkcs11.URI) {
 	}
 }
 
+// wrongPIN: the pin-source holds a wrong one, and the token takes so many.
+func wrongPIN(left uint32) func(*rig, *pkcs11.URI) {
+	return func(r *rig, _ *pkcs11.URI) {
+		writePIN(r, "000000\n")
+		r.PINTries.Set(10)
+		r.PINLeft.Set(left)
+	}
+}
+
 func writePIN(r *rig, pin string) {
 	if err := os.WriteFile(r.token.PINFile, []byte(pin), 0o600); err != nil {
 		r.t.Fatal(err)
@@ -182,4 +195,14 @@ func moduleAtRest(t *testing.T, path string) {
 		_, err := c.GetInfo()
 		return errors.Is(err, p11.Error(p11.CKR_CRYPTOKI_NOT_INITIALIZED))
 	})
+}
+
+// TestTokensWordsAreQuoted: a card in the reader cannot write to the terminal.
+func TestTokensWordsAreQuoted(t *testing.T) {
+	const evil = "\x1b]0;x\a\u202e"
+	for _, text := range pkcs11.SaysOfToken(p11.TokenInfo{Label: evil, ManufacturerID: evil, Model: evil, SerialNumber: evil}) {
+		if strings.ContainsAny(text, "\x1b\a\u202e") {
+			t.Errorf("unquoted: %q", text)
+		}
+	}
 }

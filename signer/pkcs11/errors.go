@@ -17,10 +17,17 @@ import (
 // signer.ErrUnavailable too.
 var ErrStuck = errors.New("the PKCS#11 module does not return from a call")
 
+// ErrLogin says that a login failed and the token did not say why: the PIN was
+// sent, and may be wrong. Errors that wrap it wrap signer.ErrUnavailable too.
+var ErrLogin = errors.New("the login failed")
+
 var (
 	errClosed = fmt.Errorf("PKCS#11 signer: %w", os.ErrClosed)
 	// errAbsent: no token matches. Recovery starts the module again for it.
 	errAbsent = errors.New("no token matches")
+	// errMute and errNoMechanism are kinds of signer.ErrKey that have cures of their own.
+	errMute        = errors.New("may not sign (CKA_SIGN is false)")
+	errNoMechanism = errors.New("the token does not offer")
 	// errTooSoon: the module was started again a moment ago.
 	errTooSoon = errors.New("the module was restarted a moment ago")
 )

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	p11 "github.com/miekg/pkcs11"
+
 	"github.com/kernelgate/kernelgate/signer"
 )
 
@@ -37,4 +39,9 @@ func HoldSession(t testing.TB, s signer.Signer) (giveBack func()) {
 		t.Fatal(err)
 	}
 	return func() { pool.give(held) }
+}
+
+// SaysOfToken are the texts in which a token's own words stand.
+func SaysOfToken(info p11.TokenInfo) []string {
+	return []string{describeToken(info, 0), tokenFinding(info).Says}
 }

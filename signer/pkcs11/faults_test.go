@@ -260,6 +260,10 @@ func TestLoginThatFailsWithoutAWord(t *testing.T) {
 	if left := r.PINLeft.Get(); left != 9 {
 		t.Errorf("%d tries left of 10, want 9: one wrong PIN was sent", left)
 	}
+	r.PINLeft.Set(10) // who opens the key, and could do so again, is told that a PIN was sent
+	if _, err := pkcs11.Open(within(t, 20*time.Second), r.key.URI, pkcs11.Options{}); !errors.Is(err, pkcs11.ErrLogin) || !errors.Is(err, signer.ErrUnavailable) {
+		t.Errorf("got %v, want ErrLogin", err)
+	}
 	writePIN(r, string(right))
 	r.fail("C_Login", faults.Rule{})
 	mustSign(t, openKey(t, r.key.URI, pkcs11.Options{})) // a person opens the key anew

@@ -39,7 +39,7 @@ func findToken(c *p11.Ctx, u URI) (slot uint, info p11.TokenInfo, err error) {
 		if err != nil || i.Flags&p11.CKF_TOKEN_INITIALIZED == 0 {
 			continue // a token that does not say what it is matches nothing
 		}
-		text := fmt.Sprintf("%q (serial %s, slot %d)", i.Label, i.SerialNumber, s)
+		text := describeToken(i, s)
 		if u.matches(s, i) {
 			found = append(found, text)
 			slot, info = s, i
@@ -54,6 +54,11 @@ func findToken(c *p11.Ctx, u URI) (slot uint, info p11.TokenInfo, err error) {
 		return 0, info, fmt.Errorf("%w; present: %s", errAbsent, list(others))
 	}
 	return 0, info, keyError("%d tokens match: %s; add serial= to the URI", len(found), list(found))
+}
+
+// describeToken quotes what the token says of itself: it goes to a terminal.
+func describeToken(info p11.TokenInfo, slot uint) string {
+	return fmt.Sprintf("%q (serial %q, slot %d)", info.Label, info.SerialNumber, slot)
 }
 
 func list(items []string) string {

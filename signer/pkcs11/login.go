@@ -79,7 +79,7 @@ func (t *token) login(slot uint, session p11.SessionHandle, user uint, pin pinRe
 		return t.latch
 	}
 	t.unclear = err
-	return fmt.Errorf("log in: %w", err)
+	return fmt.Errorf("%w: %w", ErrLogin, err)
 }
 
 func readPIN(pin pinReader, info p11.TokenInfo) ([]byte, error) {

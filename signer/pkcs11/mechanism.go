@@ -125,5 +125,5 @@ func checkMechanism(c *p11.Ctx, slot uint, a signer.Algorithm) error {
 	if a == signer.RSAPSSSHA256 {
 		hint = "; for a card without PSS register the key with algorithm=" + string(signer.RSAPKCS1SHA256)
 	}
-	return keyError("the token does not offer %s, which %s needs%s", mechanismName(m), a, hint)
+	return keyError("%w %s, which %s needs%s", errNoMechanism, mechanismName(m), a, hint)
 }

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -72,6 +73,9 @@ func loadModule(path string) (*module, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: PKCS#11 module not found: %w; install it or correct module-path", signer.ErrUnavailable, err)
+	}
+	if info, err := os.Stat(real); err == nil && info.Mode().Perm()&0o002 != 0 {
+		return nil, fmt.Errorf("%w: PKCS#11 module %s can be changed by anybody (mode %04o): whoever does has the PIN; chmod o-w it", signer.ErrKey, real, info.Mode().Perm())
 	}
 	modules.Lock()
 	defer modules.Unlock()

@@ -188,7 +188,7 @@ func (k *key) read(s *session, u URI) error {
 	if may, err := flag(c, s.handle, object, p11.CKA_SIGN, true); err != nil {
 		return err
 	} else if !may {
-		return keyError("%q (id=%s) may not sign (CKA_SIGN is false)", k.label, escapeAll(k.id))
+		return keyError("%q (id=%s) %w", k.label, escapeAll(k.id), errMute)
 	}
 	always, err := flag(c, s.handle, object, p11.CKA_ALWAYS_AUTHENTICATE, false)
 	if err != nil {

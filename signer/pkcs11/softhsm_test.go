@@ -262,3 +262,24 @@ func TestWrongPINIsSentOnce(t *testing.T) {
 	mustSign(t, openKey(t, key.URI, opts))
 	mustSign(t, s)
 }
+
+// TestModuleThatAnybodyCanChange: code that is given PINs is not taken from a
+// file that others write.
+func TestModuleThatAnybodyCanChange(t *testing.T) {
+	env := newEnv(t)
+	code, err := os.ReadFile(env.Module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "module.so")
+	if err := os.WriteFile(path, code, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o757); err != nil {
+		t.Fatal(err)
+	}
+	u := pkcs11.URI{ModulePath: path}
+	if _, err := pkcs11.Open(within(t, 20*time.Second), u, pkcs11.Options{}); !errors.Is(err, signer.ErrKey) || !contains(err, "changed by anybody") {
+		t.Errorf("got %v", err)
+	}
+}

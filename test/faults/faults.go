@@ -88,6 +88,7 @@ type Control struct {
 	MostSessions  Number // likewise: ever at once
 	OpenSearches  Number // likewise: begun and not ended
 	ClockAhead    Number // seconds that the token's clock is ahead; 0: it has none
+	HideFinalTry  Number // the token does not tell that one try is left
 	pinAt         [2]Number
 	rules         [maxRules]rule
 }

@@ -45,6 +45,7 @@ struct control {
 	uint32_t most_sessions;  /* ever at once */
 	uint32_t open_searches;  /* FindObjectsInit without FindObjectsFinal */
 	uint32_t clock_ahead;    /* seconds that the token's clock is ahead; 0: it has none */
+	uint32_t hide_final_try; /* CK_TOKEN_INFO.flags tell of a locked PIN only when it is */
 	uint32_t pin_at[2];      /* low and high half of the address of the PIN that was sent last */
 	struct rule rules[MAX_RULES];
 };

@@ -55,7 +55,7 @@ static ulong f_GetTokenInfo(ulong slot, struct token_info *info)
 	uint32_t tries = get(&control->pin_tries), left = get(&control->pin_left);
 	if (tries != 0) {
 		info->flags &= ~(ulong)(CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED);
-		info->flags |= left == 0 ? CKF_USER_PIN_LOCKED : left == 1 ? CKF_USER_PIN_FINAL_TRY : 0;
+		info->flags |= left == 0 ? CKF_USER_PIN_LOCKED : left == 1 && !get(&control->hide_final_try) ? CKF_USER_PIN_FINAL_TRY : 0;
 		info->flags |= left < tries ? CKF_USER_PIN_COUNT_LOW : 0;
 	}
 	uint32_t most = get(&control->max_sessions);
