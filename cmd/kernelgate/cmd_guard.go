@@ -77,7 +77,7 @@ func (a *app) guard(ctx context.Context, c *Config, o guardOptions) error {
 	if err != nil {
 		return err
 	}
-	config.Rebuild = o.rebuild
+	config.Rebuild, config.Log = o.rebuild, log
 	if o.init != "" {
 		if err := makeMemory(config, o.init); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ type Config struct {
 	// Rebuild says that the operator wants the memory rebuilt: the guard signs
 	// nothing until it is. Without it nobody can replace a memory.
 	Rebuild bool
+	// Log, where set, has a line for each signature and refusal of a Handler: a
+	// gateway that was taken over would not tell of them.
+	Log *slog.Logger
 }
 
 // Guard implements workflow.Guard in the process that holds the keys. It is

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -74,12 +75,19 @@ func Serve(ctx context.Context, g workflow.Guard, l net.Listener) error {
 
 // Handler is the guard's calls over HTTP.
 func Handler(g workflow.Guard) http.Handler {
-	mux := &calls{http.NewServeMux(), newLimiter()}
+	mux := &calls{http.NewServeMux(), newLimiter(), slog.New(slog.DiscardHandler)}
 	if kernel, ok := g.(*Guard); ok {
-		mux.HandleFunc("POST "+pathRebuild, kernel.serveRebuild)
+		if kernel.config.Log != nil {
+			mux.log = kernel.config.Log
+		}
+		mux.HandleFunc("POST "+pathRebuild, func(w http.ResponseWriter, r *http.Request) {
+			err := kernel.serveRebuild(w, r)
+			mux.tell(r.Context(), pathRebuild, nil, err)
+			reply(w, empty{}, err)
+		})
 	}
 	// Whether it lives is answered also while it is busy: who is not told kills it.
-	handle(&calls{mux.ServeMux, newLimiter()}, pathStatus, func(ctx context.Context, _ empty) (workflow.GuardStatus, error) { return g.Status(ctx) })
+	handle(&calls{mux.ServeMux, newLimiter(), mux.log}, pathStatus, func(ctx context.Context, _ empty) (workflow.GuardStatus, error) { return g.Status(ctx) })
 	handle(mux, pathProbe, func(ctx context.Context, _ empty) (empty, error) { return empty{}, g.Probe(ctx) })
 	handle(mux, pathRegistry, func(ctx context.Context, r registryRequest) (empty, error) {
 		return empty{}, g.AcceptRegistry(ctx, r.Entry)
@@ -116,10 +124,29 @@ func bundleCall(sign func(context.Context, upgrade.QuorumBundle, workflow.LogPro
 	}
 }
 
-// calls are the paths, and the places for their callers.
+// calls are the paths, the places for their callers, and the guard's own log.
 type calls struct {
 	*http.ServeMux
 	limit *limiter
+	log   *slog.Logger
+}
+
+// tell writes a line about a signature or a refusal. It has no word that the
+// caller chose.
+func (c *calls) tell(ctx context.Context, path string, answer any, err error) {
+	if class := failure.ClassOf(err); class != "" {
+		c.log.WarnContext(ctx, "refused", "call", path, "class", class)
+		return
+	}
+	if err != nil {
+		return // no verdict: it is asked again
+	}
+	switch a := answer.(type) {
+	case envelopeBody:
+		c.log.InfoContext(ctx, "signed", "call", path, "digest", a.Envelope.PayloadDigest().String())
+	case checkpointAnswer:
+		c.log.DebugContext(ctx, "signed", "call", path)
+	}
 }
 
 // handle decodes strictly, calls, and answers. On an error nothing but the
@@ -140,6 +167,7 @@ func handle[Q, A any](mux *calls, path string, call func(context.Context, Q) (A,
 				status = http.StatusRequestEntityTooLarge
 			}
 			err = failure.As(failure.PayloadMalformed, err)
+			mux.tell(r.Context(), path, nil, err)
 			answer(w, status, refusal{failure.ClassOf(err), failure.DetailOf(err)})
 			return
 		}
@@ -148,6 +176,7 @@ func handle[Q, A any](mux *calls, path string, call func(context.Context, Q) (A,
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), callTimeout)
 		defer cancel()
 		a, err := call(ctx, q)
+		mux.tell(ctx, path, a, err)
 		reply(w, a, err)
 	})
 }

@@ -105,10 +105,10 @@ func (c *Client) Rebuild(ctx context.Context, src Source) error {
 }
 
 // serveRebuild answers a stream of frames. The deadline moves with them.
-func (g *Guard) serveRebuild(w http.ResponseWriter, r *http.Request) {
+func (g *Guard) serveRebuild(w http.ResponseWriter, r *http.Request) error {
 	control := http.NewResponseController(w)
 	more := func() error {
 		return errors.Join(control.SetReadDeadline(time.Now().Add(callTimeout)), control.SetWriteDeadline(time.Now().Add(2*callTimeout)))
 	}
-	reply(w, empty{}, g.rebuild(r.Context(), readFrames(r.Body, more)))
+	return g.rebuild(r.Context(), readFrames(r.Body, more))
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -55,10 +56,13 @@ func (w *world) client() *Client {
 
 func TestSocket(t *testing.T) {
 	w := newWorld(t)
+	var log bytes.Buffer
+	w.config.Log = slog.New(slog.NewTextHandler(&log, nil))
+	w.reopen()
 	c := w.client()
 	b := w.quorum(1, upgrade.None)
 	proof := w.show(auditlog.UpgradeApplying, b)
-	must(c.SignRecord(t.Context(), b, proof))
+	record := must(c.SignRecord(t.Context(), b, proof))
 	other := w.manifest(1, upgrade.None)
 	other.Rationale = "another"
 	w.refused(failure.AlreadySigned, second(c.SignRecord(t.Context(), w.agreed(other), proof)))
@@ -70,6 +74,15 @@ func TestSocket(t *testing.T) {
 	w.refused(failure.BindingMismatch, second(c.SignRollback(t.Context(), w.kernelRollback(8, 7, rev(1)), nil)))
 	size := w.guard.mem.last.Size
 	must(c.SignCheckpoint(t.Context(), size, w.root(size), nil))
+	// The guard tells of each by itself, and of each in its own words.
+	for line, n := range map[string]int{
+		`level=INFO msg=signed call=/v1/record digest=` + record.PayloadDigest().String(): 1, "level=INFO": 1,
+		"level=WARN msg=refused call=/v1/record class=already_signed": 1, "level=WARN": 4,
+	} {
+		if strings.Count(log.String(), line) != n {
+			t.Errorf("not %d of %q in\n%s", n, line, &log)
+		}
+	}
 	if s := must(c.Status(t.Context())); !s.Ready || s.KernelID != "k1" || s.Counts.Records != 1 {
 		t.Fatalf("%+v", s)
 	}
