@@ -57,7 +57,9 @@ func (a *app) rebuild(ctx context.Context, c *Config) (err error) {
 }
 
 func (a *app) rebuildFrom(ctx context.Context, db workflow.Store, client *guard.Client) error {
-	if err := client.Rebuild(ctx, guard.FromStore(db)); err != nil {
+	if err := client.Rebuild(ctx, guard.FromStore(db)); errors.Is(err, workflow.ErrNotFound) {
+		return errors.New("the guard's memory was not rebuilt: the database has no sealed log; restore the database first, or begin a new Kernel: kernelgate init")
+	} else if err != nil {
 		return fmt.Errorf("the guard's memory was not rebuilt: %w", err)
 	}
 	status, err := client.Status(ctx)

@@ -72,6 +72,10 @@ func TestInitRefuses(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(w.dir, "data", "guard.json")); err == nil {
 		t.Error("a refused init left a memory")
 	}
+	p := w.start(t, "guard", "rebuild", "--config", w.config)
+	if code := p.wait(t); code != exitFailure || !strings.Contains(p.text(), "the database has no sealed log") {
+		t.Errorf("a memory rebuilt from nothing: %d %s", code, p.text())
+	}
 }
 
 // With the database gone, what the guard has signed is no new Kernel.
