@@ -152,7 +152,7 @@ func Build(dir, inner string) (*Module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("faults: %w", err)
 	}
-	if err := os.WriteFile(m.Path, code, 0o700); err != nil {
+	if err := os.WriteFile(m.Path, code, 0o600); err != nil {
 		return nil, fmt.Errorf("faults: %w", err)
 	}
 	if err := os.WriteFile(m.Path+".module", []byte(inner), 0o600); err != nil {
