@@ -3,8 +3,14 @@ package auditlog
 import (
 	"bytes"
 	"encoding/base64"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
@@ -100,10 +106,74 @@ func parseEnvelope(leaf []byte) (envelope.Envelope, error) {
 // has a character that needs an escape, and data sees to itself.
 func decodeEvent(payload []byte, e *Event) error {
 	if json.Unmarshal(payload, e, json.RejectUnknownMembers(true)) == nil && e.check() == nil {
-		if again, err := json.Marshal(e); err == nil && bytes.Equal(again, payload) {
+		again, ok := e.appendTo(make([]byte, 0, len(payload)))
+		if !ok {
+			again, _ = json.Marshal(e) // where it fails it is no payload
+		}
+		if bytes.Equal(again, payload) {
 			return nil
 		}
 	}
 	*e = Event{}
 	return envelope.DecodeCanonical(payload, envelope.MaxPayload, e)
+}
+
+// appendTo appends the RFC 8785 form of an event that was parsed, without
+// asking what a struct is made of. It does not know names beyond ASCII, which
+// RFC 8785 sorts in an order of its own.
+func (e *Event) appendTo(b []byte) ([]byte, bool) {
+	b = append(append(append(b, `{"actor":"`...), e.Actor...), `","data":{`...)
+	for i, name := range slices.Sorted(maps.Keys(e.Data)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if strings.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) {
+			return nil, false
+		}
+		var ok bool
+		if b, ok = appendString(b, name); !ok {
+			return nil, false
+		}
+		if b, ok = appendValue(append(b, ':'), e.Data[name]); !ok {
+			return nil, false
+		}
+	}
+	b = append(append(append(b, `},"kernelId":"`...), e.KernelID...), `","keyId":"`...)
+	b = append(append(append(b, e.KeyID...), `","prevHash":"`...), e.PrevHash.String()...)
+	b = strconv.AppendInt(append(b, `","seq":`...), e.Seq, 10)
+	b = append(append(append(b, `,"time":"`...), e.Time.String()...), `","type":"`...)
+	b = append(append(b, e.Type...), '"')
+	if e.UpgradeID != "" {
+		b = append(append(append(b, `,"upgradeId":"`...), e.UpgradeID...), '"')
+	}
+	return append(b, '}'), true
+}
+
+func appendString(b []byte, s string) ([]byte, bool) {
+	b, err := jsontext.AppendQuote(b, s) // as RFC 8785 has it
+	return b, err == nil
+}
+
+func appendValue(b []byte, value any) ([]byte, bool) {
+	switch v := value.(type) {
+	case string:
+		return appendString(b, v)
+	case int64:
+		return strconv.AppendInt(b, v, 10), true
+	case bool:
+		return strconv.AppendBool(b, v), true
+	case []string:
+		ok := true
+		b = append(b, '[')
+		for i, s := range v {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if b, ok = appendString(b, s); !ok {
+				return nil, false
+			}
+		}
+		return append(b, ']'), true
+	}
+	return nil, false
 }
