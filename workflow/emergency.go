@@ -110,7 +110,7 @@ func (d *dossier) acceptsTrigger(env envelope.Envelope, now envelope.Time) error
 // rolled back in time.
 func (e *Engine) mayBreakGlass(r Reader, d *dossier, target Target, now envelope.Time) error {
 	if d.manifest.BaseRevision == upgrade.None {
-		return failure.New(failure.EmergencyNotAllowed, "an emergency needs something to go back to")
+		return failure.New(failure.EmergencyNotAllowed, "an emergency needs something to go back to, and nothing is live at %s yet: its first upgrade needs a quorum", d.Target)
 	}
 	waiting := target.Emergencies
 	if len(waiting) == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -106,6 +107,9 @@ func (a *app) tested(ctx context.Context, s *session, args []string, f testFlags
 	r, err := a.read(ctx, s, envelope.UUID(args[0]))
 	if err != nil {
 		return "", envelope.Digest{}, err
+	}
+	if required := r.manifest.Preconditions.Tests; !slices.Contains(required, f.name) {
+		a.say("Note: the upgrade does not require a test named %q; it requires %q.", f.name, required)
 	}
 	_, done, err := a.artifact(ctx, s.Client, r.manifest.PatchHash, f.artifact)
 	if err != nil {

@@ -61,6 +61,12 @@ func (a *app) createUpgrade(ctx context.Context, f manifestFlags) error {
 	if err != nil {
 		return err
 	}
+	if t := m.Target; t.ManifestID == "" && t.Repository == "" {
+		return usagef("say what is to be live at %s: --manifest-id, or --repository, --path and --commit", t.Name)
+	}
+	if err := m.Check(); err != nil {
+		return usageError{err}
+	}
 	if m.BaseRevision, _, err = a.live(ctx, s, m.Target.Name); err != nil {
 		return err
 	}

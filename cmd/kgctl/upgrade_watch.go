@@ -53,7 +53,11 @@ than that (or, without --until, other than completed or rolled_back) the exit co
 			if err != nil {
 				return err
 			}
-			return a.watch(ctx, gateway, envelope.UUID(args[0]), client.State(until))
+			err = a.watch(ctx, gateway, envelope.UUID(args[0]), client.State(until))
+			if err != nil && ctx.Err() != nil && cmd.Context().Err() == nil {
+				err = fmt.Errorf("gave up after %s; kgctl upgrade show %s says what it waits for: %w", timeout, args[0], context.DeadlineExceeded)
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&until, "until", "", "state to wait for")

@@ -100,7 +100,9 @@ type Target struct {
 	Repository string      `json:"repository,omitzero"`
 }
 
-func (m *Manifest) check() error {
+// Check says whether the manifest's own words are of the form that PROTOCOL
+// section 6 asks for, before anybody signs them. OpenManifest does it too.
+func (m *Manifest) Check() error {
 	if m.ProposedBy == KernelID && m.Type != TypeRollback {
 		return failure.New(failure.RoleNotAllowed, "the Kernel proposes rollbacks only")
 	}

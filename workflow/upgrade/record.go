@@ -151,5 +151,5 @@ func OpenManifest(env envelope.Envelope) (*Manifest, error) {
 	if m.KeyID != sig.KeyID {
 		return nil, failure.New(failure.BindingMismatch, "the manifest names another key than its signature")
 	}
-	return m, m.check()
+	return m, m.Check()
 }
