@@ -50,6 +50,9 @@ func (o *OIDC) settle(c *Config) error {
 	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
 		return errors.New("oidc.issuer is an https:// address; http:// is for loopback")
 	}
+	if len(o.People) == 0 {
+		return errors.New("oidc.people says nobody may sign in; name who, or leave oidc out")
+	}
 	if o.ClientID == "" || o.Secret == "" {
 		return errors.New("oidc needs clientId and clientSecretFile")
 	}
@@ -91,7 +94,11 @@ func (o *OIDC) provider() (*commandpad.OIDC, error) {
 	if err != nil {
 		return nil, fmt.Errorf("commandPad.oidc.clientSecretFile: %w", err)
 	}
-	out := &commandpad.OIDC{Name: o.Name, Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: strings.TrimSpace(string(secret)), Claim: o.Claim, People: map[string]commandpad.Identity{}}
+	text := strings.TrimSpace(string(secret))
+	if text == "" {
+		return nil, fmt.Errorf("commandPad.oidc.clientSecretFile: %s is empty", o.Secret)
+	}
+	out := &commandpad.OIDC{Name: o.Name, Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: text, Claim: o.Claim, People: map[string]commandpad.Identity{}}
 	for _, p := range o.People {
 		out.People[p.Value] = commandpad.Identity{Person: envelope.ID(p.Person), Role: p.Role}
 	}
@@ -152,9 +159,9 @@ func (g *gateway) face() (http.Handler, error) {
 }
 
 func (g *gateway) checks() []commandpad.Check {
-	return []commandpad.Check{
+	checks := []commandpad.Check{
 		{Name: "Database", Run: g.databaseAnswers},
-		{Name: "Guard", Run: g.guardSigns},
+		{Name: "Guard and its token", Run: g.guardSigns},
 		{Name: "Audit log sealed", Run: func(ctx context.Context) error {
 			lag, err := g.logLag(ctx)
 			if err == nil && lag > g.config.Limits.UnsealedEvents {
@@ -163,4 +170,8 @@ func (g *gateway) checks() []commandpad.Check {
 			return err
 		}},
 	}
+	if published := g.busHealth(); published != nil {
+		checks = append(checks, commandpad.Check{Name: "Audit bus", Run: published})
+	}
+	return checks
 }

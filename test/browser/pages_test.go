@@ -28,7 +28,8 @@ type tour struct {
 
 func newTour(t *testing.T) *tour {
 	w := newWorld(t)
-	base := w.through(t, change{rationale: "The first page", page: "<h1>1</h1>\n", base: upgrade.None, components: []string{"web"}})
+	before := w.through(t, change{rationale: "The page before", page: "<h1>0</h1>\n", base: upgrade.None, components: []string{"web"}})
+	base := w.through(t, change{rationale: "The first page", page: "<h1>1</h1>\n", base: upgrade.RevisionOf(before.PatchHash), components: []string{"web"}})
 	on := upgrade.RevisionOf(base.PatchHash)
 	blocked, _ := w.propose(t, change{rationale: "Open the vault", page: "2", base: on, components: []string{"vault"}})
 	paused, _ := w.propose(t, change{rationale: "A page with a test", page: "3", base: on, components: []string{"web"}, tests: []string{"unit", "load"}})

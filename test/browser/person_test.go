@@ -188,6 +188,7 @@ func (p *person) size(width int64, dark bool) {
 // shot writes a picture of the whole page to out/, to be looked at.
 func (p *person) shot(name string) {
 	p.t.Helper()
+	_, _ = chromedp.Run(p.ctx, chromedp.Evaluate[bool]("scrollTo(0, 0), true")) // what stays at the top is drawn there
 	png, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
 	if err != nil { // the page was about to be replaced
 		time.Sleep(200 * time.Millisecond)

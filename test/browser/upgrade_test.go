@@ -31,6 +31,12 @@ func (w *world) propose(t *testing.T, c change) (upgrade.Manifest, envelope.Dige
 	t.Helper()
 	patch, _, err := w.artifacts.Put(t.Context(), bytes.NewReader(archive(t, c.page)))
 	check(t, err)
+	return w.proposeManifest(t, c, patch, func(*upgrade.Manifest) {})
+}
+
+// proposeManifest proposes an artifact that is stored, by an edited manifest.
+func (w *world) proposeManifest(t *testing.T, c change, patch envelope.Digest, edit func(*upgrade.Manifest)) (upgrade.Manifest, envelope.Digest) {
+	t.Helper()
 	if c.tests == nil {
 		c.tests = []string{}
 	}
@@ -39,6 +45,7 @@ func (w *world) propose(t *testing.T, c change) (upgrade.Manifest, envelope.Dige
 		Impact: upgrade.Impact{Components: c.components, Downtime: "none expected"}, Preconditions: upgrade.Preconditions{Approvals: 3, Tests: c.tests}, PatchHash: patch,
 		Target: upgrade.Target{Name: "web", Repository: "https://git.example.org/web", Path: "site", Commit: strings.Repeat("a1", 20)}, Timestamp: envelope.TimeOf(time.Now()), Type: upgrade.TypeCode, UpgradeID: envelope.UUID(uuid.NewString()),
 	}
+	edit(&m)
 	env, err := envelope.Seal(t.Context(), w.signers["ops"], envelope.TypeManifest, m)
 	check(t, err)
 	_, err = w.engine.Submit(t.Context(), workflow.KindManifest, env)

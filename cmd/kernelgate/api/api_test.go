@@ -298,6 +298,29 @@ func TestPolicyPreview(t *testing.T) {
 	wantCode(t, err, 422, "field_invalid")
 }
 
+// Nothing that the API answers is shown by a browser as a page of its origin.
+func TestAnswersAreNoPages(t *testing.T) {
+	g := start(t)
+	token := g.token(t, "tina", "requestor")
+	digest, err := g.client(t, "requestor").PutArtifact(t.Context(), strings.NewReader("<script>alert(1)</script>"))
+	check(t, err)
+	for _, path := range []string{"/v1/artifacts/" + digest.String(), "/v1/upgrades", "/v1/no-such-thing", "/v1/upgrades/none", "/livez"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.url+path, nil)
+		check(t, err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		check(t, err)
+		check(t, resp.Body.Close())
+		h := resp.Header
+		if h.Get("X-Content-Type-Options") != "nosniff" || !strings.Contains(h.Get("Content-Security-Policy"), "sandbox") || strings.Contains(h.Get("Content-Type"), "html") {
+			t.Errorf("%s answers %v", path, h)
+		}
+		if strings.HasPrefix(path, "/v1/artifacts/") && h.Get("Content-Disposition") != "attachment" {
+			t.Errorf("an artifact is not a download: %v", h)
+		}
+	}
+}
+
 func TestTokens(t *testing.T) {
 	g := start(t)
 	for _, token := range []string{"", "kgt_wrong"} {

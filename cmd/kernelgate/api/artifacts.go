@@ -54,7 +54,7 @@ func (s *server) GetArtifact(c echo.Context, text Digest) error {
 	header := c.Response().Header()
 	header.Set(echo.HeaderContentLength, strconv.FormatInt(size, 10))
 	header.Set(echo.HeaderContentType, echo.MIMEOctetStream)
-	header.Set(echo.HeaderXContentTypeOptions, "nosniff")
+	header.Set(echo.HeaderContentDisposition, "attachment")
 	header.Set("ETag", strconv.Quote(digest.String()))
 	c.Response().WriteHeader(http.StatusOK)
 	_, err = io.Copy(&download{to: c.Response(), control: http.NewResponseController(c.Response())}, r)

@@ -62,7 +62,7 @@ func New(c Config) (http.Handler, error) {
 	e := echo.New()
 	e.HTTPErrorHandler = errorHandler(c.Logger)
 	e.JSONSerializer = serializer{}
-	e.Use(observe(requests), middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: s.logPanic}), s.authenticate)
+	e.Use(observe(requests), harmless, middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: s.logPanic}), s.authenticate)
 	RegisterHandlers(e, s)
 	s.registerLog(e)
 	return e, nil
@@ -85,6 +85,18 @@ func observe(requests *prometheus.HistogramVec) echo.MiddlewareFunc {
 			requests.WithLabelValues(knownMethod(c.Request().Method), c.Path(), strconv.Itoa(c.Response().Status)).Observe(time.Since(start).Seconds())
 			return nil
 		}
+	}
+}
+
+// harmless keeps a browser that is led to an answer from showing it as a page
+// of this origin: what uploaders and proposers wrote is never run.
+func harmless(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		header := c.Response().Header()
+		header.Set(echo.HeaderXContentTypeOptions, "nosniff")
+		header.Set(echo.HeaderContentSecurityPolicy, "default-src 'none'; frame-ancestors 'none'; sandbox")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+		return next(c)
 	}
 }
 

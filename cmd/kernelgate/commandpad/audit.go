@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/workflow"
 )
 
@@ -35,11 +35,7 @@ type auditPage struct {
 func (p *Pad) audit(w http.ResponseWriter, r *http.Request, u user) error {
 	query := r.URL.Query()
 	page := auditPage{Kind: query.Get("type"), Kinds: eventNames}
-	reg, err := p.Engine.Registry(r.Context())
-	if err != nil {
-		return err
-	}
-	err = p.Store.View(r.Context(), func(reader workflow.Reader) (err error) {
+	err := p.Store.View(r.Context(), func(reader workflow.Reader) (err error) {
 		if page.Size, err = reader.LogSize(); err != nil {
 			return err
 		}
@@ -53,7 +49,7 @@ func (p *Pad) audit(w http.ResponseWriter, r *http.Request, u user) error {
 			return err
 		}
 		if query.Has("verify") {
-			page.Verdict, err = verify(reader, reg, page.Checkpoint, page.From, page.Before)
+			page.Verdict, err = p.verify(reader, page.Checkpoint, page.From, page.Before)
 		}
 		return err
 	})
@@ -66,6 +62,19 @@ func (p *Pad) audit(w http.ResponseWriter, r *http.Request, u user) error {
 	page.Verify = auditAddress(page.Kind, page.Before, true)
 	p.render(w, r, http.StatusOK, "audit", frame{Title: "Audit log", User: u, Place: "audit", Page: page})
 	return nil
+}
+
+// verify checks a stretch by the registry's whole chain, from the pinned root.
+func (p *Pad) verify(reader workflow.Reader, note string, from, before int64) (*verdict, error) {
+	entries, err := reader.Registry()
+	if err != nil {
+		return nil, err
+	}
+	regs, err := keyregistry.AcceptChain(p.Engine.Root, entries)
+	if err != nil {
+		return nil, err
+	}
+	return verify(reader, regs, note, from, before)
 }
 
 func auditAddress(kind string, before int64, verify bool) string {
@@ -99,54 +108,5 @@ func (page *auditPage) look(reader workflow.Reader, before string) error {
 		}
 		page.From = from
 	}
-	return nil
-}
-
-// systemPage says what works, from checks made for it.
-type systemPage struct {
-	Checks  []checked
-	Guard   workflow.GuardStatus
-	Policy  envelope.Digest
-	Engine  string
-	Size    int64
-	Sealed  int64
-	Targets []workflow.Target
-}
-
-type checked struct {
-	Name string
-	Err  error
-}
-
-func (p *Pad) system(w http.ResponseWriter, r *http.Request, u user) error {
-	page := systemPage{Policy: p.Engine.Policy.Digest(), Engine: p.Engine.Policy.Engine()}
-	for _, c := range p.Checks {
-		page.Checks = append(page.Checks, checked{c.Name, c.Run(r.Context())})
-	}
-	var err error
-	if page.Guard, err = p.Engine.Guard.Status(r.Context()); err != nil {
-		page.Guard.Reason = "it does not answer"
-	}
-	err = p.Store.View(r.Context(), func(reader workflow.Reader) (err error) {
-		if page.Size, err = reader.LogSize(); err != nil {
-			return err
-		}
-		if _, page.Sealed, err = reader.Checkpoint(); err != nil {
-			return err
-		}
-		for _, name := range p.Targets {
-			target, err := reader.Target(name)
-			if err != nil {
-				return err
-			}
-			target.Name = name
-			page.Targets = append(page.Targets, target)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	p.render(w, r, http.StatusOK, "system", frame{Title: "System", User: u, Place: "system", Page: page})
 	return nil
 }

@@ -89,10 +89,18 @@ func charts(before, after *canary.Measurement) []chart {
 	errors := chart{Title: "Error rate", format: percent}
 	errors.add(measure{"errors", func(m *canary.Measurement) int64 { return m.ErrorRate }, failed, limits.ErrorRate}, before, after)
 	latency := chart{Title: "Latency", format: millis}
+	answers := func(of func(*canary.Measurement) int64) func(*canary.Measurement) int64 {
+		return func(m *canary.Measurement) int64 {
+			if m.Samples == m.Errors {
+				return -1
+			}
+			return of(m)
+		}
+	}
 	for _, m := range []measure{
-		{"p50", func(m *canary.Measurement) int64 { return m.P50 }, answered(func(p *canary.Part) int64 { return p.P50 }), some(limits.P50)},
-		{"p95", func(m *canary.Measurement) int64 { return m.P95 }, answered(func(p *canary.Part) int64 { return p.P95 }), some(limits.P95)},
-		{"p99", func(m *canary.Measurement) int64 { return m.P99 }, answered(func(p *canary.Part) int64 { return p.P99 }), some(limits.P99)},
+		{"p50", answers(func(m *canary.Measurement) int64 { return m.P50 }), answered(func(p *canary.Part) int64 { return p.P50 }), some(limits.P50)},
+		{"p95", answers(func(m *canary.Measurement) int64 { return m.P95 }), answered(func(p *canary.Part) int64 { return p.P95 }), some(limits.P95)},
+		{"p99", answers(func(m *canary.Measurement) int64 { return m.P99 }), answered(func(p *canary.Part) int64 { return p.P99 }), some(limits.P99)},
 	} {
 		latency.add(m, before, after)
 	}
@@ -130,5 +138,11 @@ func percent(ppm int64) string {
 }
 
 func millis(micros int64) string {
+	if micros < 0 {
+		return "no good answer"
+	}
+	if micros >= 1_000_000 {
+		return strconv.FormatFloat(float64(micros)/1_000_000, 'f', -1, 64) + " s"
+	}
 	return strconv.FormatFloat(float64(micros)/1000, 'f', 1, 64) + " ms"
 }

@@ -41,7 +41,7 @@ type line struct {
 // measure is how one number is read of a measurement and of its parts.
 type measure struct {
 	name  string
-	whole func(*canary.Measurement) int64
+	whole func(*canary.Measurement) int64 // below 0: nothing is known
 	part  func(*canary.Part) int64
 	limit *int64
 }
@@ -63,8 +63,9 @@ func (c *chart) add(m measure, before, after *canary.Measurement) {
 		l.Before = c.format(m.whole(before))
 	}
 	if after != nil {
-		l.Now = c.format(m.whole(after))
-		l.Over = m.limit != nil && m.whole(after) > *m.limit
+		now := m.whole(after)
+		l.Now = c.format(now)
+		l.Over = m.limit != nil && (now > *m.limit || now < 0) // without one good answer no limit is held
 	}
 	c.Lines = append(c.Lines, l)
 }
@@ -102,10 +103,10 @@ func steps(values []int64, x func(int) int, y func(int64) int) string {
 			drawn = false
 			continue
 		}
-		if drawn {
-			fmt.Fprintf(&path, "V%d", y(v))
-		} else {
+		if !drawn {
 			fmt.Fprintf(&path, "M%d %d", x(i), y(v))
+		} else if v != values[i-1] {
+			fmt.Fprintf(&path, "V%d", y(v))
 		}
 		fmt.Fprintf(&path, "H%d", x(i+1))
 		drawn = true

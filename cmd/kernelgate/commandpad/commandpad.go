@@ -58,6 +58,7 @@ type Pad struct {
 	views    *views
 	provider *provider // nil: passkeys only
 	rate     *rate
+	tried    system
 	secure   bool // the origin is https
 }
 
@@ -105,7 +106,7 @@ func (p *Pad) routes() {
 	p.mux.HandleFunc("GET /registry/sign", p.page(p.signedIn(p.signRegistry)))
 	p.mux.HandleFunc("POST "+reviewPath, p.own(p.reviewRegistry))
 	p.mux.HandleFunc("GET /audit", p.page(p.signedIn(p.audit)))
-	p.mux.HandleFunc("GET /system", p.page(p.signedIn(p.system)))
+	p.mux.HandleFunc("GET /system", p.page(p.signedIn(p.systemPage)))
 	p.mux.HandleFunc("GET /", p.page(func(http.ResponseWriter, *http.Request) error {
 		return workflow.ErrNotFound
 	}))

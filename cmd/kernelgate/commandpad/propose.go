@@ -2,6 +2,7 @@ package commandpad
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -75,6 +76,9 @@ func (p *Pad) proposal(w http.ResponseWriter, r *http.Request, u user, of *workf
 		data.Rollback, title = &of.Manifest, "Take back: "+firstLine(of.Manifest.Rationale)
 	}
 	page.Why = whyNotPropose(reg, u, data)
+	if of != nil && page.Why == "" {
+		page.Why = whyNotBack(&of.Manifest, page.Targets)
+	}
 	text, err := json.Marshal(data, json.Deterministic(true))
 	page.Proposal = string(text)
 	if err != nil {
@@ -82,6 +86,17 @@ func (p *Pad) proposal(w http.ResponseWriter, r *http.Request, u user, of *workf
 	}
 	p.render(w, r, http.StatusOK, "propose", frame{Title: title, User: u, Place: "new", Page: page})
 	return nil
+}
+
+// whyNotBack says why an upgrade cannot be taken back; "" where it can.
+func whyNotBack(m *upgrade.Manifest, targets []targetInfo) string {
+	if m.BaseRevision == upgrade.None {
+		return "Nothing was live before it, so there is nothing to go back to."
+	}
+	if !slices.Contains(targets, targetInfo{m.Target.Name, upgrade.RevisionOf(m.PatchHash)}) {
+		return "It is not what is live at " + string(m.Target.Name) + ", so there is nothing of it to take back."
+	}
+	return ""
 }
 
 func whyNotPropose(reg *keyregistry.Registry, u user, data proposal) string {

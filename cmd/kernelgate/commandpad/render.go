@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kernelgate/kernelgate/signer/envelope"
+	"github.com/kernelgate/kernelgate/storage/auditlog"
 	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
@@ -23,7 +24,7 @@ func parsePages(a assets) (map[string]*template.Template, error) {
 	dir := subFiles("templates")
 	functions := template.FuncMap{
 		"asset": a.url, "state": stateName, "tone": stateTone, "ago": ago, "left": left, "short": short, "lower": strings.ToLower,
-		"bytes": byteSize, "seat": seatName, "origin": originName, "event": eventName, "money": money, "item": newItem, "mark": markName, "days": span, "eventTypes": eventTypes, "deref": func(t *envelope.Time) envelope.Time { return *t },
+		"bytes": byteSize, "seat": seatName, "origin": originName, "event": eventName, "money": money, "item": newItem, "mark": markName, "days": span, "eventTypes": eventTypes, "bundled": bundled, "deref": func(t *envelope.Time) envelope.Time { return *t },
 		"sub": func(a, b int64) int64 { return a - b },
 	}
 	base, err := template.New("base").Funcs(functions).ParseFS(dir, "base.html", "part-*.html")
@@ -64,7 +65,7 @@ func (p *Pad) render(w http.ResponseWriter, r *http.Request, status int, name st
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = out.WriteTo(w) // the reader may have gone
+	_, _ = w.Write(reveal(out.Bytes())) // the reader may have gone
 }
 
 var stateNames = map[workflow.State]string{
@@ -123,11 +124,14 @@ func span(seconds int64) string {
 		size time.Duration
 		name string
 	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
-		if n := int64(d / unit.size); n == 1 {
+		if n := int64(d / unit.size); n == 1 && d%unit.size == 0 {
 			return "1 " + unit.name
-		} else if n > 1 {
+		} else if n > 1 { // 47 hours say more than 1 day
 			return strconv.FormatInt(n, 10) + " " + unit.name + "s"
 		}
+	}
+	if seconds >= 60 {
+		return "1 minute"
 	}
 	return "less than a minute"
 }
@@ -140,6 +144,9 @@ func short(v any) string {
 
 // byteSize is a size in binary units.
 func byteSize(n int64) string {
+	if n == 1 {
+		return "1 byte"
+	}
 	if n < 1024 {
 		return strconv.FormatInt(n, 10) + " bytes"
 	}
@@ -185,6 +192,12 @@ func markName(mark byte) string {
 		return "at"
 	}
 	return "same"
+}
+
+// bundled says whether an event is of an upgrade that has a record of the
+// Kernel, and so a bundle.
+func bundled(kind string) bool {
+	return slices.Contains([]string{auditlog.UpgradeApplied, auditlog.UpgradeEmergencyApplied, auditlog.UpgradeRatified, auditlog.UpgradeCompleted}, kind)
 }
 
 // eventTypes are all types, for the script that follows the log.

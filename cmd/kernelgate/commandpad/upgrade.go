@@ -60,6 +60,18 @@ func (page *upgradePage) More() string {
 	return strings.TrimSpace(more)
 }
 
+// Mixed are words that mix alphabets, in what the proposer wrote and in the
+// names of the files.
+func (page *upgradePage) Mixed() []string {
+	m := page.Manifest
+	texts := append([]string{m.Rationale, m.Impact.Downtime, m.Target.Repository, m.Target.Path, m.Target.ManifestID}, m.Impact.Components...)
+	for _, file := range page.Changes.Files {
+		texts = append(texts, file.Path)
+	}
+	words := mixed(texts...)
+	return words[:min(len(words), 10)]
+}
+
 // Extent is the size of the change in a few words.
 func (page *upgradePage) Extent() string {
 	if page.Changes.Note != "" {
