@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
 
@@ -129,6 +131,28 @@ func TestStandby(t *testing.T) {
 	must(t, err)
 	defer own.Close()
 	sameRecord(t, own, file)
+
+	// The old one comes back, unfenced, with its old memory: it stops at the
+	// first checkpoint of the new one's that it is shown, and stays so.
+	back, address := w.remoteGuard(t, "first", "")
+	returned := config.Guard.endpoint()
+	returned.Address = address
+	comesBack, err := returned.Client()
+	must(t, err)
+	defer comesBack.Close()
+	newest, err := c.Checkpoint(t.Context())
+	must(t, err)
+	if err := comesBack.Outcome(t.Context(), workflow.LogProof{Checkpoint: newest}); !errors.Is(err, workflow.ErrGuardUnavailable) {
+		t.Errorf("the old guard, shown the new one's checkpoint: %v", err)
+	}
+	back.kill()
+	_, returned.Address = w.remoteGuard(t, "first", "")
+	onceMore, err := returned.Client()
+	must(t, err)
+	defer onceMore.Close()
+	if status, err := onceMore.Status(t.Context()); err != nil || status.Ready || !strings.Contains(status.Reason, "old copy") {
+		t.Errorf("the old guard, started again: %+v %v", status, err)
+	}
 
 	stranger := config.Guard.endpoint()
 	pair(t, filepath.Join(w.dir, "standby"), "x", newAuthority(t, filepath.Join(w.dir, "standby")), x509.ExtKeyUsageClientAuth)

@@ -135,7 +135,9 @@ func (g *Guard) checkKept() error {
 
 // Close gives up the lock. The signers are their opener's to close.
 func (g *Guard) Close() error {
-	g.closing.Store(true)
+	g.mu.Lock()
+	g.closing.Store(true) // under the lock: no snapshot is begun from here on
+	g.mu.Unlock()
 	g.snapshots.Wait() // nobody writes to a file that the next guard opens
 	g.mu.Lock()
 	defer g.mu.Unlock()
