@@ -171,7 +171,7 @@ func (s *server) streamSigning(c echo.Context) error {
 		return err
 	}
 	defer func() { _ = s.desk.present(context.WithoutCancel(ctx), who, false) }() // else it ends by itself
-	return s.desk.follow(ctx, who, startStream(c))
+	return s.desk.follow(ctx, who, s.startStream(c))
 }
 
 // follow sends each request once, when it is seen waiting or shown: after a

@@ -54,11 +54,13 @@ func (s *server) streamEvents(c echo.Context, p ListEventsParams) error {
 		return refuse(http.StatusServiceUnavailable, CodeUnavailable, "%d streams are open already", maxStreams)
 	}
 	defer s.stream.leave()
-	return s.stream.write(ctx, next, startStream(c))
+	return s.stream.write(ctx, next, s.startStream(c))
 }
 
-// startStream begins a stream's answer and returns what writes to it.
-func startStream(c echo.Context) func(text string) error {
+// startStream begins a stream's answer and returns what writes to it. Whoever
+// is not let in any more is not written to: their session is over, their account
+// closed or their token gone. That is looked at once between two heartbeats.
+func (s *server) startStream(c echo.Context) func(text string) error {
 	header := c.Response().Header()
 	header.Set(echo.HeaderContentType, streamType)
 	header.Set(echo.HeaderCacheControl, "no-store")
@@ -66,7 +68,14 @@ func startStream(c echo.Context) func(text string) error {
 	control := http.NewResponseController(c.Response())
 	_ = control.SetReadDeadline(time.Time{}) // the request has no body, and must not end for its age
 	c.Response().WriteHeader(http.StatusOK)
+	looked := time.Now()
 	return func(text string) error {
+		if now := time.Now(); now.Sub(looked) > heartbeat/2 {
+			if _, err := s.identify(c.Request()); err != nil {
+				return err
+			}
+			looked = now
+		}
 		_ = control.SetWriteDeadline(time.Now().Add(stallTime)) // as in upload.Read
 		if _, err := c.Response().Write([]byte(text)); err != nil {
 			return err

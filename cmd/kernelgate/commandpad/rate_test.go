@@ -34,6 +34,21 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// So is who floods the way to the identity provider, before it is asked.
+func TestIdentityProviderFlood(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	p, err := New(Config{Origin: "http://localhost:8420", Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler), OIDC: &OIDC{Issuer: "http://127.0.0.1:1", ClientID: "k"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.rate.left = 0
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/oidc/begin", nil))
+	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("answered %d, %v", w.Code, w.Header())
+	}
+}
+
 // Who floods the sign-in is turned away before anything is stored.
 func TestSignInFlood(t *testing.T) {
 	const origin = "http://localhost:8420"
