@@ -128,7 +128,7 @@ func (g *gateway) countReceivers(r workflow.Reader) error {
 
 var (
 	eventsDesc = prometheus.NewDesc("kernelgate_log_events", "Audit events, by type.", []string{"type"}, nil)
-	newestDesc = prometheus.NewDesc("kernelgate_log_newest_event_timestamp_seconds", "Time of the newest audit event; a gateway that works logs at least one a day.", nil, nil)
+	newestDesc = prometheus.NewDesc("kernelgate_log_newest_event_timestamp_seconds", "Time of the newest audit event; a gateway that works logs at least one in limits.heartbeat.", nil, nil)
 	signedDesc = prometheus.NewDesc("kernelgate_log_signatures", "Signatures of the Kernel that the log's events account for, by kind.", []string{"kind"}, nil)
 	guardDesc  = prometheus.NewDesc("kernelgate_guard_signatures", "Signatures that the guard gave away, as it says itself, by kind.", []string{"kind"}, nil)
 	notifyDesc = prometheus.NewDesc("kernelgate_notifications_lag_events", "Audit events that a receiver of notifications was not told yet.", []string{"receiver"}, nil)

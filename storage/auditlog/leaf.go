@@ -163,12 +163,12 @@ func appendValue(b []byte, value any) ([]byte, bool) {
 	case bool:
 		return strconv.AppendBool(b, v), true
 	case []string:
-		ok := true
 		b = append(b, '[')
 		for i, s := range v {
 			if i > 0 {
 				b = append(b, ',')
 			}
+			var ok bool
 			if b, ok = appendString(b, s); !ok {
 				return nil, false
 			}
