@@ -110,7 +110,7 @@ func (s *db) transact(ctx context.Context, batch []job, apart bool) (results []e
 	if err != nil {
 		return nil, a, err
 	}
-	w := &writer{reader: reader{ctx, &session{Tx: tx}, s.dialect}, store: s, tail: newTail(head)}
+	w := &writer{reader: reader{s.statements(ctx), &session{Tx: tx}, s.dialect}, store: s, tail: newTail(head)}
 	run := w.together
 	if apart {
 		run = w.apart
@@ -174,6 +174,7 @@ func (w *writer) apart(j job) (result, err error) {
 	}
 	// Others' events, where this caller's reading had them written, are
 	// undone with it and written again.
+	w.once = once{}
 	w.tail = newTail(before.head)
 	w.tail.pending, w.tail.checks = before.pending, before.checks
 	return result, w.exec("RELEASE SAVEPOINT one")

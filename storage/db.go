@@ -41,6 +41,9 @@ type db struct {
 type dialect interface {
 	// begin starts a transaction beside which nobody else writes.
 	begin(ctx context.Context, write *sql.DB) (*sql.Tx, attempt, error)
+	// statements is the context of a transaction's statements, given the
+	// transaction's own.
+	statements(ctx context.Context) context.Context
 	// undone says of an error, a caller's too, that by it the server undid the
 	// transaction, and that the same may succeed in another one.
 	undone(err error) bool

@@ -182,6 +182,8 @@ var passing = []string{
 	"55P03", // a lock was not to be had in time
 }
 
+func (*postgresDialect) statements(ctx context.Context) context.Context { return ctx }
+
 func (*postgresDialect) undone(err error) bool {
 	refused := new(pgconn.PgError)
 	return errors.As(err, &refused) && slices.ContainsFunc(passing, func(code string) bool { return strings.HasPrefix(refused.Code, code) })

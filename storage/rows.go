@@ -34,6 +34,7 @@ type writer struct {
 	reader
 	store *db
 	tail  tail
+	once  once
 }
 
 func notFound(err error) error {
@@ -311,8 +312,7 @@ func (r *reader) NewestRegistry() (version int64, document []byte, err error) {
 	return version, document, err
 }
 
-// AddRegistry stores the entry of a version.
-func (w *writer) AddRegistry(version int64, e keyregistry.SignedDocument) error {
+func (w *writer) addRegistry(version int64, e keyregistry.SignedDocument) error {
 	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO registry (version, document, statement) VALUES ($1, $2, $3)", version, e.Document, e.Statement.Bytes())
 	return err
 }
@@ -328,8 +328,7 @@ func (r *reader) Suspensions(registryDigest envelope.Digest) ([]envelope.Envelop
 	}, "SELECT envelope FROM suspensions WHERE registry_digest = $1 ORDER BY seq", registryDigest.String())
 }
 
-// AddSuspension stores a suspension.
-func (w *writer) AddSuspension(env envelope.Envelope, registryDigest envelope.Digest) error {
+func (w *writer) addSuspension(env envelope.Envelope, registryDigest envelope.Digest) error {
 	_, err := w.tx.ExecContext(w.ctx, "INSERT INTO suspensions (digest, registry_digest, seq, envelope) VALUES ($1, $2, (SELECT COALESCE(MAX(seq), 0) + 1 FROM suspensions), $3)",
 		env.PayloadDigest().String(), registryDigest.String(), env.Bytes())
 	return err

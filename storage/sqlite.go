@@ -71,6 +71,12 @@ func (sqliteDialect) begin(ctx context.Context, write *sql.DB) (*sql.Tx, attempt
 	return tx, attempt{}, err
 }
 
+// Under a context that can end the driver runs every statement in a goroutine of
+// its own. What a statement waits for here is this machine's disk alone.
+func (sqliteDialect) statements(ctx context.Context) context.Context {
+	return context.WithoutCancel(ctx)
+}
+
 // A transaction in a file of this process is not lost, and its end is known.
 func (sqliteDialect) undone(error) bool { return false }
 

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,11 +28,30 @@ func registryAndSuspensions(t *testing.T, open Open) {
 		envs = append(envs, envelope.Envelope{Payload: []byte(fmt.Sprintf("{\"n\":%d}", i)), PayloadType: "x",
 			Signatures: []envelope.Signature{{KeyID: envelope.KeyID(strings.Repeat("0", 64)), Sig: []byte{1}}}})
 	}
-	update(t, s, func(tx workflow.Tx) error {
-		if err := tx.AddRegistry(1, fixture.Entries[0]); err != nil {
-			return err
+	// What a transaction has read once it reads again where it wrote, or was undone.
+	undone := errors.New("undone")
+	both := func(end error) func(tx workflow.Tx) error {
+		return func(tx workflow.Tx) error {
+			before, _, err := tx.NewestRegistry()
+			list, err2 := tx.Suspensions(of)
+			if before != 0 || len(list) != 0 {
+				t.Errorf("version %d, %d suspensions before there are any", before, len(list))
+			}
+			err = errors.Join(err, err2, tx.AddRegistry(1, fixture.Entries[0]), tx.AddSuspension(envs[2], of))
+			after, document, err2 := tx.NewestRegistry()
+			list, err3 := tx.Suspensions(of)
+			if after != 1 || !slices.Equal(document, fixture.Entries[0].Document) || len(list) != 1 {
+				t.Errorf("version %d, %d suspensions after one was added", after, len(list))
+			}
+			return errors.Join(err, err2, err3, end)
 		}
-		return errors.Join(tx.AddSuspension(envs[2], of), tx.AddSuspension(envs[0], other), tx.AddSuspension(envs[1], of))
+	}
+	if err := s.Update(context.Background(), both(undone)); !errors.Is(err, undone) {
+		t.Fatal(err)
+	}
+	update(t, s, both(nil))
+	update(t, s, func(tx workflow.Tx) error {
+		return errors.Join(tx.AddSuspension(envs[0], other), tx.AddSuspension(envs[1], of))
 	})
 	view(t, s, func(r workflow.Reader) error {
 		entries, err := r.Registry()
