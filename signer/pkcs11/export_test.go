@@ -45,3 +45,22 @@ func HoldSession(t testing.TB, s signer.Signer) (giveBack func()) {
 func SaysOfToken(info p11.TokenInfo) []string {
 	return []string{describeToken(info, 0), tokenFinding(info).Says}
 }
+
+// Finalized reports whether nobody has the module at path in use any more.
+func Finalized(t testing.TB, path string) bool {
+	t.Helper()
+	m, err := loadModule(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refs == 0 && !m.up
+}
+
+// DiagnoseModule is the doctor's first look.
+func DiagnoseModule(u URI) {
+	if m, _ := diagnoseModule(u); m != nil {
+		m.release()
+	}
+}
