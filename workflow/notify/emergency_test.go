@@ -1,6 +1,7 @@
 package notify_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -27,5 +28,20 @@ func TestEmergencyIsTold(t *testing.T) {
 	}
 	if d := event.Data; d.Priority != "high" || !d.Auditors || len(d.People) != 6 {
 		t.Errorf("%+v", d)
+	}
+}
+
+// An upgrade that did not end by itself is not said to be complete.
+func TestEndingIsTold(t *testing.T) {
+	in := newInbox(t, true)
+	s := newStore(auditlog.UpgradeCompleted, auditlog.UpgradeCompleted, auditlog.UpgradeCompleted)
+	s.events[1].Event.Data = auditlog.Data{"code": "superseded"}
+	s.events[2].Event.Data = auditlog.Data{"code": "kept"}
+	run(t, config(hook(t, in, "ops")), s)
+	eventually(t, "three messages", func() bool { return len(in.requests()) == 3 })
+	for i, want := range []string{"is complete", "another upgrade is live", "three rejected the rollback"} {
+		if body := string(in.requests()[i].body); !strings.Contains(body, want) {
+			t.Errorf("message %d: %s", i, body)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -65,6 +66,13 @@ var rules = map[string]rule{
 	auditlog.GuardDenied:               {auditors: true, high: true, title: "The guard refused to sign"},
 }
 
+// endings are the titles of upgrade.completed where people, or another upgrade,
+// ended it, by the event's code.
+var endings = map[string]string{
+	"kept":       "%s stays: its canary failed, and three rejected the rollback",
+	"superseded": "%s is over: another upgrade is live in its place",
+}
+
 // composer knows who is who, as the store has it now.
 type composer struct {
 	link      string
@@ -79,6 +87,9 @@ func (c composer) event(e auditlog.Event, u *workflow.Upgrade) (Message, bool) {
 		return Message{}, false
 	}
 	m := Message{ID: fmt.Sprintf("%s/%d", e.KernelID, e.Seq), Type: e.Type, Kernel: e.KernelID, Time: e.Time, UpgradeID: e.UpgradeID, Actor: e.Actor, High: r.high, Auditors: r.auditors}
+	if e.Type == auditlog.UpgradeCompleted {
+		r.title = cmp.Or(endings[e.Data.Text("code")], r.title)
+	}
 	if r.approvers {
 		m.People = append(m.People, c.approvers...)
 	}
