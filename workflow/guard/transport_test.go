@@ -353,15 +353,12 @@ func TestReplacedTLSFiles(t *testing.T) {
 	defer c.Close()
 	stays := ours.endpoint("stays", address, x509.ExtKeyUsageClientAuth)
 	newServer, newClient := next.endpoint("server", address, x509.ExtKeyUsageServerAuth), next.endpoint("client", address, x509.ExtKeyUsageClientAuth)
-	move := func(from string, to ...string) {
-		for _, name := range to {
-			w.ok(os.WriteFile(filepath.Join(ours.dir, name), must(os.ReadFile(from)), 0o600))
-		}
-	}
+	must(c.Status(t.Context()))
+	move := func(from, to string) { w.ok(os.WriteFile(filepath.Join(ours.dir, to), must(os.ReadFile(from)), 0o600)) }
 	move(newServer.Cert, "server") // its key is missing
 	for end, found := time.Now().Add(time.Minute), false; !found; {
-		must(c.Status(t.Context()))
 		c.Close()
+		must(c.Status(t.Context()))
 		select {
 		case text := <-said:
 			found = strings.Contains(text, "could not be read again") && strings.Contains(text, "private key")
@@ -379,25 +376,24 @@ func TestReplacedTLSFiles(t *testing.T) {
 	move(newClient.Cert, "client")
 	move(newClient.Key, "client.key")
 	move(newClient.CA, "ca")
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		c.Close() // a new connection
-		_, err := c.Status(t.Context())
-		if err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		stranger.Close()
-		if _, err := stranger.Status(t.Context()); err != nil && strings.Contains(err.Error(), "tls:") {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("who left the CA is still let in")
+	fresh := must(newClient.Client())
+	defer fresh.Close()
+	until := func(what string, client *Client, done func(error) bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			client.Close() // for a new connection
+			_, err := client.Status(t.Context())
+			if done(err) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %v", what, err)
+			}
 		}
 	}
+	until("the guard has not taken its new files", fresh, func(err error) bool { return err == nil })
+	until("the client has not taken its new files", c, func(err error) bool { return err == nil })
+	until("who left the CA is still let in", stranger, func(err error) bool { return err != nil && strings.Contains(err.Error(), "tls:") })
 }
 
 func TestEndpointForms(t *testing.T) {
