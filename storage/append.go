@@ -173,7 +173,7 @@ func insertInto(ctx context.Context, tx execer, into string, columns int, values
 		if n < insertRows {
 			n = 1 // two statements in all, which stay prepared
 		}
-		statement := "INSERT INTO " + into + " VALUES " + tuples(n, columns) //nolint:gosec // of constants; the values are bound
+		statement := "INSERT INTO " + into + " VALUES " + tuples(n, columns)
 		if _, err := tx.ExecContext(ctx, statement, values[:n*columns]...); err != nil {
 			return err
 		}

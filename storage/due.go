@@ -48,7 +48,7 @@ func (w *writer) Wake(now envelope.Time, states []workflow.State) error {
 		return nil
 	}
 	var args arguments
-	query := "UPDATE upgrades SET next_at = " + args.add(now.Unix()) + " WHERE state IN (" + listOf(&args, states) + ")" //nolint:gosec // of parameters; the values are bound
+	query := "UPDATE upgrades SET next_at = " + args.add(now.Unix()) + " WHERE state IN (" + listOf(&args, states) + ")"
 	_, err := w.tx.ExecContext(w.ctx, query, args.values...)
 	return err
 }
