@@ -37,6 +37,18 @@ func TestSignOutAndInAndSessionsEnd(t *testing.T) {
 	}
 	p.open("/")
 	p.sees("With the passkey that you enrolled")
+
+	// Closed between the proof and the session, it stays closed; so does a link.
+	link := w.invite(t, "ryan", "approver")
+	w.closing.Store(true)
+	p.click(`[data-do="sign-in"]`)
+	p.sees("That did not work")
+	p.openLink(link)
+	p.click(`[data-do="enrol"]`)
+	p.sees("That did not work")
+	if list, err := w.store.Accounts(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("accounts %v, %v", list, err)
+	}
 }
 
 func TestAnEnrolmentLinkWorksOnce(t *testing.T) {

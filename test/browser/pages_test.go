@@ -109,7 +109,7 @@ func TestEveryPageIsAccessible(t *testing.T) {
 }
 
 // shifts says what has moved by itself: how much, what, from where to where.
-const shifts = `new Promise((done) => { const moved = []; new PerformanceObserver((list) => { for (const e of list.getEntries()) if (!e.hadRecentInput)
+const shifts = `new Promise((done) => { const moved = []; new PerformanceObserver((list) => { for (const e of list.getEntries()) if (!e.hadRecentInput && e.value > 1e-4) // a thousandth of what counts as good
 	moved.push(e.value + " " + e.sources.map((s) => (s.node?.outerHTML || s.node?.textContent || "?").slice(0, 120) + " " + JSON.stringify([s.previousRect, s.currentRect].map((r) => [r.x, r.y, r.width, r.height]))).join("; ")); })
 	.observe({ type: "layout-shift", buffered: true }); setTimeout(() => done(moved.join("\n")), 200); })`
 

@@ -22,6 +22,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer"
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/storage"
+	"github.com/kernelgate/kernelgate/storage/account"
 	"github.com/kernelgate/kernelgate/storage/artifact"
 	"github.com/kernelgate/kernelgate/workflow"
 	"github.com/kernelgate/kernelgate/workflow/deploy"
@@ -46,6 +47,7 @@ type world struct {
 	watch     workflow.Canary  // nil: nothing watches the target
 	oidc      *commandpad.OIDC // nil: passkeys only
 	later     atomic.Int64     // seconds by which the clock of the pages is ahead
+	closing   atomic.Bool      // the next change of an account comes after it was closed
 	slow      atomic.Int64     // milliseconds by which scripts come later than the rest
 }
 
@@ -155,7 +157,7 @@ func (w *world) serve(t *testing.T, listener net.Listener) {
 	file, err := api.OpenTokens(tokens)
 	check(t, err)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	pad, err := commandpad.New(commandpad.Config{Engine: w.engine, Store: w.store, Artifacts: w.artifacts, Accounts: w.store, Origin: w.origin, OIDC: w.oidc, Targets: []envelope.ID{"web"},
+	pad, err := commandpad.New(commandpad.Config{Engine: w.engine, Store: w.store, Artifacts: w.artifacts, Accounts: closing{w.store, w}, Origin: w.origin, OIDC: w.oidc, Targets: []envelope.ID{"web"},
 		Checks: []commandpad.Check{{Name: "Guard", Run: w.engine.Guard.Probe}}, Clock: w.now, Logger: log})
 	check(t, err)
 	ok := func(context.Context) error { return nil }
@@ -173,6 +175,21 @@ func (w *world) serve(t *testing.T, listener net.Listener) {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { check(t, server.Close()) })
+}
+
+// closing are accounts that an operator closes at the worst moment.
+type closing struct {
+	account.Store
+	w *world
+}
+
+func (c closing) ChangeAccount(ctx context.Context, person envelope.ID, invitation string, f func(*account.Account, bool) error) error {
+	if c.w.closing.Load() {
+		if err := c.DropAccount(ctx, person); err != nil {
+			return err
+		}
+	}
+	return c.Store.ChangeAccount(ctx, person, invitation, f)
 }
 
 func check(t *testing.T, err error) {
