@@ -40,7 +40,7 @@ func TestEndingIsTold(t *testing.T) {
 	run(t, config(hook(t, in, "ops")), s)
 	eventually(t, "three messages", func() bool { return len(in.requests()) == 3 })
 	for i, want := range []string{"is complete", "another upgrade is live", "three rejected the rollback"} {
-		if body := string(in.requests()[i].body); !strings.Contains(body, want) {
+		if body := in.requests()[i].body; !strings.Contains(body, want) {
 			t.Errorf("message %d: %s", i, body)
 		}
 	}
