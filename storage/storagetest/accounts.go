@@ -62,12 +62,13 @@ func accountsAndSecrets(t *testing.T, open Open) {
 	if _, _, err := s.Secret(ctx, account.Session, hash); !errors.Is(err, workflow.ErrNotFound) {
 		t.Fatalf("a session at its end: %v", err)
 	}
-	closed(t, ctx, s, now)
+	closed(t, s, now)
 }
 
 // closed: with an account go its sessions and its links, and nobody else's, so
 // that none of them lives again when the person is let in anew.
-func closed(t *testing.T, ctx context.Context, s Store, now time.Time) {
+func closed(t *testing.T, s Store, now time.Time) {
+	ctx := context.Background()
 	kinds := map[account.Kind]string{}
 	for _, kind := range []account.Kind{account.Invitation, account.Session} {
 		_, kinds[kind] = account.NewSecret()
