@@ -31,6 +31,7 @@ type app struct {
 
 func run(ctx context.Context, args []string, in, out, messages *os.File) int {
 	a := &app{in: in, out: out, messages: messages, now: time.Now}
+	defer keepTerminal(in)()
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -72,7 +72,7 @@ func (a *app) diagnose(ctx context.Context, uri string) ([]pkcs11.Finding, error
 		if err != nil {
 			return nil, usageError{err}
 		}
-		return pkcs11.Diagnose(ctx, u, a.now(), pkcs11.Options{}), nil
+		return pkcs11.Diagnose(ctx, u, a.now(), pkcs11.Options{PIN: a.askPIN}), nil
 	}
 	wrong := func(check string, err error) []pkcs11.Finding {
 		return []pkcs11.Finding{{Check: check, State: pkcs11.StateProblem, Says: err.Error()}} // which says what to do

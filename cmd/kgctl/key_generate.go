@@ -105,10 +105,10 @@ func (a *app) generate(ctx context.Context, uri string, algorithm signer.Algorit
 		u.Algorithm = algorithm
 		ctx, cancel := context.WithTimeout(ctx, generateTimeout)
 		defer cancel()
-		if err := pkcs11.GenerateKey(ctx, u, pkcs11.Options{PIN: noPIN}); err != nil {
+		if err := pkcs11.GenerateKey(ctx, u, pkcs11.Options{PIN: a.askPIN}); err != nil {
 			return err
 		}
-		s, err := pkcs11.Open(ctx, u, pkcs11.Options{PIN: noPIN})
+		s, err := pkcs11.Open(ctx, u, pkcs11.Options{PIN: a.askPIN})
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func (a *app) keyList() *cobra.Command {
 			a.say("Reading token %s", u)
 			ctx, cancel := context.WithTimeout(cmd.Context(), signTimeout)
 			defer cancel()
-			found, err := pkcs11.ListKeys(ctx, u, pkcs11.Options{PIN: noPIN})
+			found, err := pkcs11.ListKeys(ctx, u, pkcs11.Options{PIN: a.askPIN})
 			if err != nil {
 				return err
 			}

@@ -31,7 +31,7 @@ func (a *app) openKey(ctx context.Context, uri string) (signer.Signer, error) {
 	if strings.HasPrefix(uri, pkcs11.Scheme) {
 		a.say("Keep the token connected; touch it if it blinks.")
 	}
-	s, err := open.Open(ctx, uri, open.Options{PIN: noPIN})
+	s, err := open.Open(ctx, uri, open.Options{PIN: a.askPIN})
 	if !strings.HasPrefix(uri, pkcs11.Scheme) || !errors.Is(err, signer.ErrUnavailable) || errors.Is(err, pkcs11.ErrLogin) {
 		return s, err
 	}
@@ -42,12 +42,7 @@ func (a *app) openKey(ctx context.Context, uri string) (signer.Signer, error) {
 		return nil, err
 	case <-time.After(tokenPause):
 	}
-	return open.Open(ctx, uri, open.Options{PIN: noPIN})
-}
-
-// noPIN: PINs come from the URI's pin-source and are never typed into kgctl.
-func noPIN(context.Context, string) ([]byte, error) {
-	return nil, errors.New("the key's URI has no pin-source: add pin-source=file:/path or pin-source=env:NAME")
+	return open.Open(ctx, uri, open.Options{PIN: a.askPIN})
 }
 
 // redacted is a key's URI as it may be shown.
