@@ -72,6 +72,21 @@ func wantCodes(t *testing.T, result workflow.CanaryResult, codes ...string) {
 	}
 }
 
+// checkParts: the parts of a window are the whole, taken apart.
+func checkParts(t *testing.T, m canary.Measurement) {
+	t.Helper()
+	sum := canary.Part{}
+	for _, p := range m.Parts {
+		sum.Samples, sum.Errors = sum.Samples+p.Samples, sum.Errors+p.Errors
+		if p.P50 > p.P99 || (p.P50 > 0) != (p.Samples > p.Errors) {
+			t.Errorf("a part's numbers: %+v", p)
+		}
+	}
+	if len(m.Parts) != 20 || sum.Samples != m.Samples || sum.Errors != m.Errors {
+		t.Errorf("%d parts have %d samples and %d errors, the whole %d and %d", len(m.Parts), sum.Samples, sum.Errors, m.Samples, m.Errors)
+	}
+}
+
 func TestHTTPPasses(t *testing.T) {
 	var concurrent, most atomic.Int64
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -93,16 +108,7 @@ func TestHTTPPasses(t *testing.T) {
 	if m.Samples < 20 || m.Errors != 0 || m.P50 < 5000 || m.P50 > m.P95 || m.P95 > m.P99 || m.P50%100 != 0 {
 		t.Errorf("numbers: %+v", m)
 	}
-	parts := canary.Part{}
-	for _, p := range m.Parts {
-		parts.Samples, parts.Errors = parts.Samples+p.Samples, parts.Errors+p.Errors
-		if p.Samples > 0 && (p.P50 < 5000 || p.P99 > m.P99+90_000 || p.P50 > p.P99) {
-			t.Errorf("a part's numbers: %+v", p)
-		}
-	}
-	if len(m.Parts) != 20 || parts.Samples != m.Samples || parts.Errors != m.Errors {
-		t.Errorf("%d parts have %d samples and %d errors, the whole %d and %d", len(m.Parts), parts.Samples, parts.Errors, m.Samples, m.Errors)
-	}
+	checkParts(t, m)
 	if most.Load() > 3 {
 		t.Errorf("%d requests at once, where 3 are configured", most.Load())
 	}
@@ -141,8 +147,9 @@ func TestHTTPFails(t *testing.T) {
 			t.Parallel()
 			p := probe(c.url)
 			p.SLA = c.sla
-			result, _ := watch(t, canary.Target{HTTP: []canary.HTTP{p}}, nil)
+			result, report := watch(t, canary.Target{HTTP: []canary.HTTP{p}}, nil)
 			wantCodes(t, result, c.codes...)
+			checkParts(t, report.Checks[0])
 			if want := slices.Equal(c.codes, []string{"too_few_samples"}); result.Inconclusive != want {
 				t.Errorf("inconclusive is %v", result.Inconclusive)
 			}
