@@ -27,6 +27,20 @@ func wantClass(t *testing.T, err error, want failure.Class) {
 
 func second[T any](_ T, err error) error { return err }
 
+// What a manifest rests on is asked before it is taken.
+func TestTargetThatDoesNotAnswer(t *testing.T) {
+	h := newHouse(t)
+	m := h.seal("ann", envelope.TypeManifest, h.draft(nil))
+	h.depot.away = errors.New("no route")
+	if _, err := h.engine.Submit(t.Context(), workflow.KindManifest, m); !errors.Is(err, workflow.ErrTargetUnavailable) {
+		t.Fatal(err)
+	}
+	h.depot.away = nil
+	if r := h.submit(workflow.KindManifest, m); !r.Added {
+		t.Fatal("the first attempt had stored it")
+	}
+}
+
 func TestHouseNormalRejectedRolledBack(t *testing.T) {
 	h := newHouse(t)
 	h.run()

@@ -106,6 +106,7 @@ type depot struct {
 	history map[envelope.ID][]envelope.UUID
 	fault   func(workflow.Change) error // before the change; nil goes on
 	lost    func() bool                 // whether the answer is lost after the change
+	away    error                       // what asking ends with; nil: it answers
 }
 
 func newDepot() *depot {
@@ -116,9 +117,9 @@ func (d *depot) Live(_ context.Context, target envelope.ID) (upgrade.Revision, e
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if r, ok := d.live[target]; ok {
-		return r, nil
+		return r, d.away
 	}
-	return upgrade.None, nil
+	return upgrade.None, d.away
 }
 
 func (d *depot) Apply(ctx context.Context, c workflow.Change) error {

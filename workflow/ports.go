@@ -170,4 +170,6 @@ var (
 	ErrStoreUnavailable = errors.New("database unavailable")
 	// ErrUnknownTarget: no deployer is configured for the target.
 	ErrUnknownTarget = errors.New("no such target is configured")
+	// ErrTargetUnavailable: the target does not say what is live. Send the same again.
+	ErrTargetUnavailable = errors.New("the target does not say what is live")
 )

@@ -90,8 +90,11 @@ func (e *Engine) submitManifest(ctx context.Context, env envelope.Envelope) (Res
 		return Result{}, err
 	}
 	live, err := e.Deployer.Live(ctx, d.Target)
-	if err != nil {
+	if errors.Is(err, ErrUnknownTarget) {
 		return Result{}, err
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("%w: %s: %w", ErrTargetUnavailable, d.Target, err)
 	}
 	if live != d.manifest.BaseRevision {
 		return Result{}, failure.New(failure.BaseRevisionMoved, "%s is live at %s, not %s; propose it again on that", live, d.Target, d.manifest.BaseRevision)

@@ -65,19 +65,17 @@ func localText(text string) string {
 	return local(t)
 }
 
-// foreign is text that nobody has signed: what could confuse a terminal or
-// make up lines is taken out.
+// foreign is text that nobody has signed, on one line.
 func foreign(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if envelope.CheckText("", string(r), 1) != nil {
-			return '?'
-		}
-		return r
-	}, text)
+	return shown(strings.NewReplacer("\n", " ", "\t", " ").Replace(text))
+}
+
+// shown is a text whose characters are all seen, and that leaves the terminal alone.
+func shown(text string) string {
+	return envelope.Reveal(strings.ReplaceAll(text, "\r", "[U+000D]"))
 }
 
 // indented keeps the lines of a signed text apart from kgctl's own.
-func indented(text string) string { return strings.ReplaceAll(text, "\n", "\n             | ") }
+func indented(text string) string {
+	return strings.ReplaceAll(shown(text), "\n", "\n             | ")
+}

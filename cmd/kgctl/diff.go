@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/workflow/changes"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
@@ -180,18 +179,11 @@ func (a *app) showLines(d *difference, set *changes.Set) error {
 	return err
 }
 
-// lineTexts are lines as a terminal may show them: what could move its cursor
-// or turn its writing round is taken out.
+// lineTexts are lines as a terminal may show them.
 func lineTexts(lines []changes.Line) []string {
 	var texts []string
 	for _, l := range lines {
-		text := strings.Map(func(r rune) rune {
-			if envelope.CheckText("", string(r), 1) != nil {
-				return '?'
-			}
-			return r
-		}, l.Text)
-		texts = append(texts, string(rune(l.Mark))+text)
+		texts = append(texts, string(rune(l.Mark))+shown(l.Text))
 	}
 	return texts
 }

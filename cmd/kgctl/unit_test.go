@@ -19,6 +19,7 @@ import (
 	"github.com/kernelgate/kernelgate/signer/envelope"
 	"github.com/kernelgate/kernelgate/signer/failure"
 	"github.com/kernelgate/kernelgate/workflow"
+	"github.com/kernelgate/kernelgate/workflow/changes"
 	"github.com/kernelgate/kernelgate/workflow/client"
 	"github.com/kernelgate/kernelgate/workflow/upgrade"
 )
@@ -103,6 +104,21 @@ func TestExitCodes(t *testing.T) {
 			if got := exitCode(err); got != code {
 				t.Errorf("%v: exit code %d, want %d", err, got, code)
 			}
+		}
+	}
+}
+
+// What hides in a text, turns it round or moves the cursor is written out where
+// somebody is about to sign.
+func TestTerminalShowsWhatHides(t *testing.T) {
+	for text, want := range map[string]string{
+		indented("two\nlines"):                                        "two\n             | lines",
+		indented("pay\u200Bpal\r\x1b[2J"):                             "pay[U+200B]pal[U+000D][U+001B][2J",
+		foreign("one\nline\tonly \u202Eok"):                           "one line only [U+202E]ok",
+		lineTexts([]changes.Line{{Mark: '+', Text: "a\rb\ufeff"}})[0]: "+a[U+000D]b[U+FEFF]",
+	} {
+		if text != want {
+			t.Errorf("%q, not %q", text, want)
 		}
 	}
 }

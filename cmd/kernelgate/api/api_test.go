@@ -257,6 +257,11 @@ func TestRefusals(t *testing.T) {
 	g.engine.fail = fmt.Errorf("%w: nowhere", workflow.ErrUnknownTarget)
 	_, err = c.Submit(t.Context(), g.manifest(t))
 	wantCode(t, err, 422, "field_invalid")
+	g.engine.fail = fmt.Errorf("%w: secret of the inside", workflow.ErrTargetUnavailable)
+	_, err = c.Submit(t.Context(), g.manifest(t))
+	if p := wantCode(t, err, 503, "unavailable"); strings.Contains(p.Detail, "secret") || !strings.Contains(p.Detail, "target") {
+		t.Fatalf("the detail is %q", p.Detail)
+	}
 	g.engine.fail = errors.New("secret of the inside")
 	_, err = c.Submit(t.Context(), g.manifest(t))
 	if p := wantCode(t, err, 500, "internal"); strings.Contains(p.Detail, "secret") {

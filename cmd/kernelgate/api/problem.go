@@ -90,6 +90,8 @@ func ProblemOf(err error) Problem {
 		return problem(http.StatusConflict, CodeConflict, strings.TrimPrefix(err.Error(), workflow.ErrConflict.Error()+": "))
 	case errors.Is(err, workflow.ErrUnknownTarget):
 		return problem(http.StatusUnprocessableEntity, string(failure.FieldInvalid), err.Error())
+	case errors.Is(err, workflow.ErrTargetUnavailable):
+		return problem(http.StatusServiceUnavailable, CodeUnavailable, "the target does not say what is live at the moment, and its base must be known; try again, or ask an operator, who finds the reason in the gateway's log")
 	case errors.Is(err, workflow.ErrHeld):
 		return problem(http.StatusServiceUnavailable, CodeUnavailable, err.Error())
 	case errors.Is(err, workflow.ErrGuardUnavailable), errors.Is(err, workflow.ErrStoreUnavailable), errors.Is(err, signer.ErrBusy), errors.Is(err, signer.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):

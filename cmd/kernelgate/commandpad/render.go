@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -65,7 +66,9 @@ func (p *Pad) render(w http.ResponseWriter, r *http.Request, status int, name st
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(reveal(out.Bytes())) // the reader may have gone
+	// Any text of a page may be a proposer's: an intent, a file's name, a line of a
+	// diff. The pages' own text has nothing that is hidden.
+	_, _ = io.WriteString(w, envelope.Reveal(out.String())) // the reader may have gone
 }
 
 var stateNames = map[workflow.State]string{
