@@ -38,10 +38,12 @@ func NewClient(socketPath string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return d.DialContext(ctx, "unix", socketPath)
 	}
-	return newClient("http://guard", &http.Transport{DialContext: dial, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: time.Minute})
+	return newClient("http://guard", &http.Transport{DialContext: dial})
 }
 
 func newClient(base string, t *http.Transport) *Client {
+	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.DisableCompression = idleConns, time.Minute, true
+	t.WriteBufferSize = 64 << 10 // a request is one write, which wakes the guard once
 	return &Client{base, &http.Client{Transport: t}}
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 )
 
 // Endpoint is where a guard is reached: "unix:/path" or "tls://host:port". TLS
@@ -58,7 +57,7 @@ func (e Endpoint) Client() (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newClient("https://"+host, &http.Transport{DialTLSContext: files.dial, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: time.Minute}), nil
+	return newClient("https://"+host, &http.Transport{DialTLSContext: files.dial}), nil
 }
 
 func (e Endpoint) parse() (path, host string, err error) {

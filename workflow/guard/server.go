@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -220,6 +221,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 		status, data = http.StatusServiceUnavailable, []byte(`{"class":"","detail":"the answer cannot be written"}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	w.WriteHeader(status)
 	_, _ = w.Write(data) // the caller is gone; it asks again
 }
