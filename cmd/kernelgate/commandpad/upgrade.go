@@ -260,7 +260,7 @@ func nextStep(v workflow.View) string {
 		return "People must decide: propose a rollback, which three approve to take it back or reject to keep it, or a further upgrade. That can be done by " + who + "."
 	case workflow.ActKernel:
 		if v.Upgrade.State == workflow.StateRollbackScheduled && v.Upgrade.RollbackID != "" {
-			return "The Kernel's rollback of it goes its way; what that waits for stands there."
+			return "The Kernel has proposed to roll it back; that upgrade's page says what it waits for."
 		}
 		return "Nobody has to do anything: the gateway is at work."
 	}
