@@ -102,8 +102,7 @@ func TestEveryPageIsAccessible(t *testing.T) {
 	}
 	w.p.shot("page-help")
 	w.p.keys("\x1b")
-	w.p.click(`[data-do="sign-out"]`)
-	w.p.sees("With the passkey that you enrolled")
+	w.p.signOut()
 	check("sign in", "/sign-in")
 	check("enrol", "/enrol")
 }

@@ -176,6 +176,13 @@ func (p *person) sees(text string) {
 	p.waits(`document.querySelector("main")?.innerText.includes(` + strconv.Quote(text) + `)`)
 }
 
+// signOut ends the session, and waits for the page to which that leads.
+func (p *person) signOut() {
+	p.t.Helper()
+	p.click(`[data-do="sign-out"]`)
+	p.sees("With the passkey that you enrolled")
+}
+
 func (p *person) size(width int64, dark bool) {
 	scheme := "light"
 	if dark {

@@ -22,8 +22,7 @@ func TestSignInLeadsToThisGatewayOnly(t *testing.T) {
 		"blob:" + w.origin + "/page": "/",
 		"/audit?from=0":              "/audit?from=0",
 	} {
-		p.click(`[data-do="sign-out"]`)
-		p.sees("With the passkey that you enrolled")
+		p.signOut()
 		p.open("/sign-in?next=" + url.QueryEscape(next))
 		p.click(`[data-do="sign-in"]`)
 		p.waits(`location.pathname !== "/sign-in"`)
