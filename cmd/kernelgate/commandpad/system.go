@@ -122,6 +122,16 @@ func (p *Pad) try(ctx context.Context, s *state) {
 		all.Go(func() { t.Found, t.Err = p.Engine.Deployer.Live(ctx, t.Name) })
 	}
 	all.Wait()
+	for _, c := range s.Checks {
+		if c.Err != nil {
+			p.Logger.WarnContext(ctx, "a check for the system page failed", "check", c.Name, "err", c.Err)
+		}
+	}
+	for _, t := range s.Targets {
+		if t.Err != nil {
+			p.Logger.WarnContext(ctx, "a target does not say what is live", "target", t.Name, "err", t.Err)
+		}
+	}
 }
 
 // policyAnswers asks the policy about an empty manifest: any verdict will do,
