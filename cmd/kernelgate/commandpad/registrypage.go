@@ -2,6 +2,7 @@ package commandpad
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/kernelgate/kernelgate/keyregistry"
 	"github.com/kernelgate/kernelgate/signer/envelope"
@@ -76,6 +77,7 @@ func (p *Pad) registryPage(w http.ResponseWriter, r *http.Request, u user) error
 	if page.Pending, _, err = p.rows(r, voided, u); err != nil {
 		return err
 	}
+	page.Pending = slices.DeleteFunc(page.Pending, func(x row) bool { return x.Signed() == 0 })
 	p.render(w, r, http.StatusOK, "registry", frame{Title: "Registry", User: u, Place: "registry", Page: page})
 	return nil
 }
