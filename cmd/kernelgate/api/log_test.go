@@ -41,6 +41,12 @@ func startLog(t *testing.T, private bool) *logServer {
 	check(t, err)
 	t.Cleanup(func() { check(t, store.Close()) })
 	store.SetEventKey(registrytest.KernelID, registrytest.Key(signer.Ed25519))
+	return &logServer{store, registrytest.Key(signer.Ed25519), serveLog(t, &api.Gateway{Store: store}, private)}
+}
+
+// serveLog serves a log beside an engine that is not asked.
+func serveLog(t *testing.T, log api.LogReader, private bool) (url string) {
+	t.Helper()
 	artifacts, err := artifact.OpenDir(t.TempDir(), artifactLimit)
 	check(t, err)
 	t.Cleanup(func() { check(t, artifacts.Close()) })
@@ -49,11 +55,11 @@ func startLog(t *testing.T, private bool) *logServer {
 	file, err := api.OpenTokens(tokens)
 	check(t, err)
 	handler, err := api.New(api.Config{Engine: &engine{}, Artifacts: artifacts, Tokens: file, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		Log: &api.Gateway{Store: store}, PrivateLog: private})
+		Log: log, PrivateLog: private})
 	check(t, err)
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	return &logServer{store, registrytest.Key(signer.Ed25519), server.URL}
+	return server.URL
 }
 
 // grow appends events and seals all but the last few.
@@ -208,18 +214,7 @@ func (vastLog) LogTile(_ context.Context, tile tlog.Tile) ([]byte, error) {
 
 // The names of tiles of a log that no test can hold, as C2SP tlog-tiles spells them.
 func TestTileNames(t *testing.T) {
-	artifacts, err := artifact.OpenDir(t.TempDir(), artifactLimit)
-	check(t, err)
-	t.Cleanup(func() { check(t, artifacts.Close()) })
-	tokens := filepath.Join(t.TempDir(), "tokens")
-	(&gateway{tokens: tokens}).token(t, "first", "auditor")
-	file, err := api.OpenTokens(tokens)
-	check(t, err)
-	handler, err := api.New(api.Config{Engine: &engine{}, Artifacts: artifacts, Tokens: file, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Log: vastLog{}})
-	check(t, err)
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	s := &logServer{url: server.URL}
+	s := &logServer{url: serveLog(t, vastLog{}, false)}
 	for path, want := range map[string]string{
 		"tile/0/x001/067": "0 1067 256", "tile/1/x001/x234/067": "1 1234067 256", "tile/entries/x001/067.p/8": "-1 1067 8", "tile/5/x001/067.p/255": "5 1067 255",
 		"tile/0/001/067": "", "tile/0/x001/x067": "", "tile/0/1067": "", "tile/0/x01/067": "", "tile/0/x000/067": "", "tile/entries/x001/067.p/256": "", "tile/0/x001/067.p": "", "tile/0/x001/067/": "",
